@@ -1,0 +1,1 @@
+"""The door to the provider: profiles, login, the connection, and when to try again."""
