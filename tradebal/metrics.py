@@ -1,0 +1,106 @@
+"""How units publish their metrics: one text file each, so that no trade path needs an HTTP server."""
+
+from __future__ import annotations
+
+import logging
+import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric, disable_created_metrics, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+log = logging.getLogger("tradebal.metrics")
+
+SUFFIX = ".prom"
+
+STALE_AFTER = 10.0
+"""Seconds without a write after which a unit counts as down."""
+
+MAX_FILE = 16 << 20
+"""Bytes of a metrics file that are looked at; a longer one isn't ours."""
+
+# prometheus-client otherwise adds a *_created series to each counter and histogram: half as much again, of no use
+# where every unit's start time is in the journal.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Publisher:
+    """Writes one unit's registry to `<directory>/<unit>.prom`, whole or not at all."""
+
+    def __init__(self, registry: CollectorRegistry, directory: Path, unit: str) -> None:
+        self._registry = registry
+        self._path = directory / f"{unit}{SUFFIX}"
+        # A unit has one writer, so a fixed name will do, and a killed writer leaves at most one stray file.
+        self._partial = directory / f".{unit}{SUFFIX}.partial"
+        self._failing = False
+
+    def publish(self) -> None:
+        """Write the file; a failure is logged once until writing works again, and never raised."""
+        text = generate_latest(self._registry)
+        try:
+            try:
+                self._partial.write_bytes(text)
+            except FileNotFoundError:
+                self._partial.parent.mkdir(parents=True, exist_ok=True)
+                self._partial.write_bytes(text)
+            self._partial.replace(self._path)
+        except OSError as error:
+            if not self._failing:
+                log.warning("metrics not written: file=%s error=%s", self._path, error.strerror or error)
+            self._failing = True
+        else:
+            if self._failing:
+                log.info("metrics written again: file=%s", self._path)
+            self._failing = False
+
+
+def read_texts(directory: Path) -> dict[str, tuple[float, str]]:
+    """Return each unit's file as (seconds since it was written, its text), by unit name.
+
+    What can't be read, isn't UTF-8, or doesn't end in a line feed (half-written) is left out; a missing directory
+    has no units.
+    """
+    texts = {}
+    now = time.time()
+    try:
+        paths = sorted(path for path in directory.iterdir() if path.suffix == SUFFIX and path.name[0] != ".")
+    except OSError:
+        return {}
+    for path in paths:
+        try:
+            status = path.stat()
+            # Only a regular file: a FIFO by such a name would hang the scrape.
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
+                continue
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.endswith("\n"):
+            texts[path.stem] = max(0.0, now - status.st_mtime), text
+    return texts
+
+
+def read(directory: Path) -> dict[str, list[Metric]]:
+    """Return what each unit last published, by unit name; files that are half-written or foreign are left out."""
+    units = {}
+    for unit, (_, text) in read_texts(directory).items():
+        try:
+            units[unit] = list(text_string_to_metric_families(text))
+        except (ValueError, KeyError, IndexError):
+            continue
+    return units
+
+
+def value(metrics: Iterable[Metric], name: str, **labels: str) -> float:
+    """Return the sum of all samples of that name that have these labels; 0 where there is none.
+
+    `name` is the sample's, as it stands in the file: `tradebal_worker_trades_total`.
+    """
+    return sum(
+        sample.value
+        for metric in metrics
+        for sample in metric.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
