@@ -1,0 +1,34 @@
+# make setup | demo | test | lint | bench | fuzz | sanitize | clean
+# Needs python3 (3.11 or newer), gcc and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CORE   := $(wildcard tradebal/_native/*.[ch])
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml packaging/venv.py $(CORE)
+	@$(PYTHON) packaging/venv.py $(VENV) --extras test
+	@touch $@
+
+# The market's open, simulated on this machine: 20 seconds, no key, no root, no systemd.
+demo: setup
+	@$(BIN)/tradebal demo
+
+test: lint
+	$(BIN)/pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info tradebal/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,165 @@
+"""Owns the shard directory: its lock, and the named FIFOs through which workers get their trades."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import stat
+import struct
+import termios
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tradebal.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_LOCK_NAME = "balancer.lock"
+_FIFO_NAME = re.compile(r"shard-\d+\.fifo")
+_MODE = 0o640
+_SMALLEST_PIPE = 64 * 1024
+"""A pipe's size when the kernel is asked for nothing (pipe(7)), in bytes."""
+
+
+class DirectoryLock:
+    """Keeps a second balancer off the shard directory for as long as this process lives.
+
+    The lock is the kernel's (flock), so it goes with the process however that ends; the pid in the file only serves
+    the message that a second balancer prints.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Take the lock.
+
+        Raises UserError (exit code 3) naming the pid of the balancer that holds it, and UserError where the
+        directory can't be made or written.
+        """
+        path = directory / _LOCK_NAME
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UserError(
+                f"shards.directory: {directory} can't be used: {error.strerror}",
+                hint="create it for this user, or set [shards] directory to one that this user may write",
+            ) from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise UserError(
+                f"another balancer (pid {holder}) is running on {directory}",
+                hint=f"stop it first (kill {holder}), or give this one its own [shards] directory",
+                code=3,
+            ) from None
+        os.truncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the next balancer in."""
+        os.close(self._fd)
+
+
+@dataclass(frozen=True)
+class Fifo:
+    """One shard's named FIFO, held open for reading and writing.
+
+    Holding the reading side too keeps unread data alive while its worker is away, and spares us SIGPIPE (fifo(7)).
+    """
+
+    shard: int
+    path: Path
+    fd: int
+    capacity: int
+    """What the kernel really gave, in bytes (F_GETPIPE_SZ)."""
+
+    def unread(self) -> int:
+        """Bytes written and not read yet (FIONREAD)."""
+        answer = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0" * 4)
+        return int(struct.unpack("i", answer)[0])
+
+
+def create(directory: Path, count: int, pipe_size: int) -> list[Fifo]:
+    """Make the FIFOs of shards 0 to `count` − 1, as large as asked (bytes) or as the kernel allows.
+
+    Those of an earlier run are unlinked, not reused: a worker that still holds one reads it to its end, sees that
+    no writer is left, and opens the new one; so the torn last record of a balancer that was killed can never run
+    together with the first record of this one.
+
+    Raises UserError where something that isn't a FIFO stands in the way, or the directory can't be written.
+    """
+    _remove_stale(directory)
+    descriptors: list[int] = []
+    paths = [directory / f"shard-{shard}.fifo" for shard in range(count)]
+    try:
+        for path in paths:
+            os.mkfifo(path, _MODE)
+            path.chmod(_MODE)  # whatever the umask is
+            descriptors.append(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        close(descriptors)
+        hint = "raise the limit on open files (LimitNOFILE=, ulimit -n)" if error.errno == errno.EMFILE else ""
+        raise UserError(f"{path}: can't make the FIFO: {error.strerror}", hint=hint) from None
+    capacity = _enlarge(descriptors, pipe_size)
+    _log.info("fifos: count=%d directory=%s asked=%d got=%d bytes each", count, directory, pipe_size, capacity)
+    if capacity < pipe_size:
+        _log.warning(
+            "fifos: got=%d bytes each, less than pipe_size=%d: fs.pipe-max-size or fs.pipe-user-pages-soft is lower; "
+            "a slow worker overflows sooner (`tradebal check` prints the commands that raise them)",
+            capacity,
+            pipe_size,
+        )
+    return [Fifo(shard, path, fd, capacity) for shard, (path, fd) in enumerate(zip(paths, descriptors, strict=True))]
+
+
+def remove(fifos: Sequence[Fifo]) -> None:
+    """Unlink and close the FIFOs; a worker that has one open still reads what is in it."""
+    for fifo in fifos:
+        fifo.path.unlink(missing_ok=True)
+        os.close(fifo.fd)
+
+
+def close(descriptors: Sequence[int]) -> None:
+    """Close descriptors that no Fifo owns yet."""
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _remove_stale(directory: Path) -> None:
+    for path in sorted(directory.iterdir()):
+        if not _FIFO_NAME.fullmatch(path.name):
+            continue
+        if not stat.S_ISFIFO(path.lstat().st_mode):
+            raise UserError(
+                f"{path} is in the way: it is not a FIFO",
+                hint="move it elsewhere; tradebal makes its FIFOs under that name",
+            )
+        path.unlink()
+        _log.info("fifos: removed=%s left by an earlier run", path)
+
+
+def _enlarge(descriptors: Sequence[int], wanted: int) -> int:
+    """Give all pipes the same size, the largest that the kernel grants every one of them; returns it in bytes.
+
+    Pipes share one allowance per user (fs.pipe-user-pages-soft, pipe(7)): first come, first served would leave the
+    last shards with a page or two.
+    """
+    size = wanted
+    while size > _SMALLEST_PIPE and not all(_resize(fd, size) for fd in descriptors):
+        for fd in descriptors:
+            _resize(fd, _SMALLEST_PIPE)
+        size //= 2
+    return min(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) for fd in descriptors)
+
+
+def _resize(fd: int, size: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+    except OSError:  # EPERM: above a limit; ENOMEM: no memory for the ring; EBUSY: more is in it than would fit
+        return False
+    return True

@@ -1,0 +1,344 @@
+"""The balancer's loop: moves bytes from the upstream connection through the router into the FIFOs, waiting for no one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import selectors
+import signal
+import socket
+import time
+from pathlib import Path
+from types import FrameType
+
+import sdnotify
+
+from tradebal.balancer import fifos
+from tradebal.balancer.metrics import BalancerCollector
+from tradebal.balancer.overflow import Overflow
+from tradebal.balancer.rejects import Rejects
+from tradebal.balancer.stats import LineWriter, StatsLines
+from tradebal.config import Config, Secret
+from tradebal.errors import UserError
+from tradebal.gap import Gap
+from tradebal.log import Limited
+from tradebal.metrics import Publisher
+from tradebal.router import make_router, warn_if_slow
+from tradebal.router.interface import EventKind, Status
+from tradebal.upstream.link import Link, Phase
+from tradebal.upstream.profiles import resolve
+
+_log = logging.getLogger(__name__)
+
+_TURN_NS = 20_000_000
+"""Longest stay with the upstream socket before timers and writable FIFOs get their turn, in nanoseconds."""
+_STOP_TIMEOUT = 10.0
+"""Seconds that workers get, on a stop, to read what waits for them."""
+_STOP_POLL = 0.02
+"""Seconds between two looks at whether the FIFOs are empty: the kernel has no event for that."""
+
+
+class Balancer:
+    """One upstream connection, one router, N FIFOs; one thread, which only ever blocks in poll.
+
+    (The opening handshake has a thread of its own inside the link.)
+    """
+
+    def __init__(self, config: Config, key: Secret | None) -> None:
+        """Take the directory, make the FIFOs, and be ready to connect.
+
+        Raises UserError where something can't work as configured or another balancer is running.
+        """
+        self._config = config
+        profile = resolve(config.feed)
+        self._link = Link(config.feed, key, self)
+        self._router = make_router(
+            config.shards.count,
+            profile.rule,
+            framing=config.shards.framing,
+            pins={symbol.encode(): shard for symbol, shard in config.shards.pin.items()},
+            max_message=config.feed.max_message,
+        )
+        warn_if_slow(self._router, _log)
+        self._lock = fifos.DirectoryLock(config.shards.directory)
+        self._fifos = fifos.create(config.shards.directory, config.shards.count, config.shards.pipe_size)
+        for fifo in self._fifos:
+            self._router.set_output(fifo.shard, fifo.fd)
+        self._overflows = [
+            Overflow(config.overflow.limit, config.shards.framing, announce=config.shards.gap_records)
+            for _ in self._fifos
+        ]
+        self._drop = config.overflow.when_full == "drop"
+        self._stalled: set[int] = set()
+        self._rejects = Rejects(_writable(config.overflow.directory))
+        self._stats = StatsLines(LineWriter(1).write)
+        collector = BalancerCollector(self._router, self._link, self._fifos, self._overflows, self._stats)
+        self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
+        self._notifier = sdnotify.SystemdNotifier()
+        self._dropping = Limited(_log, per_second=1)
+        self._next_tick = 0.0
+        self._more = False
+        self._stop_signal = 0
+
+    def run(self) -> int:
+        """Route until SIGTERM or SIGINT; returns the exit status."""
+        wake, waker = socket.socketpair()
+        wake.setblocking(False)
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            self._publisher.publish()
+            self._notifier.notify("READY=1")
+            self._link.start(time.monotonic())
+            while not self._stop_signal:
+                self._turn(wake)
+            self._stop(wake)
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._close()
+            wake.close()
+            waker.close()
+        return 0
+
+    # What the link tells (tradebal.upstream.link.Listener)
+
+    def opened(self) -> None:
+        """Begin a new connection in the router, and read at once: TLS may hold bytes that no poll shows."""
+        self._router.reset()
+        self._more = True
+
+    def live(self) -> None:
+        """Show it at once, not at the next tick."""
+        self._next_tick = 0.0
+
+    def outage(self, from_ns: int, until_ns: int) -> None:
+        """Put a gap record where trades are missing, into every shard's stream."""
+        if not self._config.shards.gap_records:
+            return
+        record = Gap("disconnect", from_ns, until_ns, None).to_record()
+        for fifo in self._fifos:
+            if not self._router.inject(fifo.shard, record):  # only a stalled shard's staging can be that full
+                self._to_overflow(fifo.shard)
+                self._router.inject(fifo.shard, record)
+        self._router.flush()
+        self._note_stalls()
+
+    def closed(self) -> None:
+        """Stop reading."""
+        self._more = False
+
+    # The loop
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._stop_signal = number
+
+    def _turn(self, wake: socket.socket) -> None:
+        """Wait until something can be done, and do it."""
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._tick(now)
+        paused = self._paused()
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        connection = self._link.connection
+        source = connection.fileno() if connection is not None else -1
+        for fd, mask in self._link.fds():
+            reading = mask & selectors.EVENT_READ and not (paused and fd == source)
+            events = (select.POLLIN if reading else 0) | (select.POLLOUT if mask & selectors.EVENT_WRITE else 0)
+            if events:
+                poller.register(fd, events)
+        for shard in self._stalled:
+            poller.register(self._fifos[shard].fd, select.POLLOUT)
+        until = min(self._next_tick, self._link.next_deadline())
+        timeout = 0.0 if self._more and not paused else max(0.0, until - now)
+        ready = {fd for fd, _ in poller.poll(math.ceil(timeout * 1000))}
+        if wake.fileno() in ready:
+            wake.recv(4096)
+        for shard in [shard for shard in self._stalled if self._fifos[shard].fd in ready]:
+            self._drain(shard)
+        now = time.monotonic()
+        if paused:
+            self._link.on_data(now, self._router.counters().trades)  # not reading is our choice, not its silence
+        elif source in ready or self._more:
+            self._receive()
+        self._link.tick(time.monotonic())
+
+    def _paused(self) -> bool:
+        """Whether when_full = "block" holds up the whole market for a full shard."""
+        return not self._drop and any(overflow.full for overflow in self._overflows)
+
+    def _receive(self) -> None:
+        """Take in what the provider has sent, for at most `_TURN_NS`, and write it to the FIFOs."""
+        deadline = time.monotonic_ns() + _TURN_NS
+        self._more = False
+        while (connection := self._link.connection) is not None:
+            reads = self._router.counters().reads
+            drained = closed = False
+            error: OSError | None = None
+            if connection.tls:
+                # OpenSSL gives one record (at most 16 KiB) a call: fill the buffer with as many as there are.
+                try:
+                    while (space := self._router.space()) and not closed:
+                        count = connection.receive_into(space)
+                        self._router.received(count)
+                        closed = not count
+                except BlockingIOError:
+                    drained = True
+                except OSError as failure:
+                    error = failure
+                status = self._pump(-1)
+            else:
+                status = self._pump(connection.fileno())
+                drained = status is Status.INPUT
+            self._stats.add(self._router.batches())
+            counters = self._router.counters()
+            if self._link.connection is not connection:
+                break
+            if counters.reads > reads:
+                self._link.on_data(time.monotonic(), counters.trades)
+            if error is not None or closed or status in (Status.CLOSED, Status.ERROR):
+                if status is Status.ERROR:
+                    error = OSError(self._router.errno, os.strerror(self._router.errno))
+                self._link.on_closed(time.monotonic(), error)
+                break
+            if drained:
+                break
+            if time.monotonic_ns() >= deadline or self._paused():
+                self._more = True
+                break
+
+    def _pump(self, fd: int) -> Status:
+        """Run the router until it has nothing for Python to decide."""
+        router = self._router
+        while True:
+            status = router.pump(fd, _TURN_NS)
+            self._note_stalls()
+            if status is Status.EVENT:
+                event = router.event()
+                if event.kind is EventKind.REJECT:
+                    self._rejects.add(event)
+                else:
+                    before = self._link.connection
+                    self._link.on_event(event, time.monotonic())
+                    if self._link.connection is not before or before is None:
+                        return Status.INPUT
+            elif status is Status.BLOCKED:
+                self._to_overflow(router.blocked)
+            else:
+                return status
+
+    # Full FIFOs
+
+    def _note_stalls(self) -> None:
+        self._stalled.update(self._router.stalled())
+
+    def _to_overflow(self, shard: int) -> None:
+        """Queue what is staged for the shard behind its full FIFO."""
+        waiting = self._router.pending(shard)
+        overflow = self._overflows[shard]
+        if not overflow.size and waiting:
+            _log.warning("overflow: shard=%d its FIFO is full; trades wait in memory", shard)
+        lost = overflow.put(waiting, self._router.torn(shard), drop=self._drop)
+        count = len(waiting)
+        waiting.release()
+        self._router.sent(shard, count)
+        if lost:
+            self._dropping.error(
+                "overflow: shard=%d is full (limit=%d bytes); dropped=%d trades, in all=%d: its worker is too slow or "
+                "stopped",
+                shard,
+                self._config.overflow.limit,
+                lost,
+                overflow.dropped,
+            )
+
+    def _drain(self, shard: int) -> None:
+        """Give a FIFO that has room again what waits for it, oldest first."""
+        fifo, overflow = self._fifos[shard], self._overflows[shard]
+        waited = overflow.size
+        if not overflow.drain(fifo.fd):
+            return
+        if waited:
+            _log.info("overflow: shard=%d its worker has caught up", shard)
+        self._stalled.discard(shard)
+        self._router.set_output(shard, fifo.fd)
+        self._router.flush()
+        self._note_stalls()
+
+    # Once a second, and at the end
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + self._config.metrics.interval
+        self._publisher.publish()
+        counters = self._router.counters()
+        self._notifier.notify(
+            f"WATCHDOG=1\nSTATUS={self._link.phase.value}, {counters.trades} trades, "
+            f"latest rate {self._stats.last:.0f}/s"
+        )
+
+    def _stop(self, wake: socket.socket) -> None:
+        """Leave the provider orderly, then give the workers time to take what is theirs."""
+        _log.info("stopping: signal=%s", signal.Signals(self._stop_signal).name)
+        self._stop_signal = 0
+        self._notifier.notify("STOPPING=1")
+        self._link.stop(time.monotonic())
+        while self._link.phase is not Phase.STOPPED and not self._stop_signal:
+            self._turn(wake)
+        self._router.flush()
+        self._note_stalls()
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while self._unread() and time.monotonic() < deadline and not self._stop_signal:
+            for shard in list(self._stalled):
+                self._drain(shard)
+            if select.select([wake], [], [], _STOP_POLL)[0]:
+                wake.recv(4096)
+            if time.monotonic() >= self._next_tick:
+                self._tick(time.monotonic())
+
+    def _unread(self) -> int:
+        """Bytes that workers have not read yet, wherever they wait."""
+        return sum(
+            fifo.unread() + overflow.size + len(self._router.pending(fifo.shard))
+            for fifo, overflow in zip(self._fifos, self._overflows, strict=True)
+        )
+
+    def _close(self) -> None:
+        self._link.close()
+        self._stats.add(self._router.batches())
+        self._stats.finish()
+        for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
+            if unread := fifo.unread():
+                _log.warning(
+                    "stop: shard=%d unread=%d bytes in its FIFO, which only a worker that has it open will read",
+                    fifo.shard,
+                    unread,
+                )
+            staged = len(self._router.pending(fifo.shard))
+            if lost := overflow.close() + staged:
+                _log.error("stop: shard=%d lost=%d bytes that its worker did not take in time", fifo.shard, lost)
+        counters = self._router.counters()
+        self._publisher.publish()
+        _log.info("stopped: trades=%d rejects=%d", counters.trades, counters.rejects)
+        fifos.remove(self._fifos)
+        self._rejects.close()
+        self._lock.release()
+
+
+def _writable(directory: Path) -> Path:
+    try:
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"overflow.directory: {directory} can't be made: {error.strerror}",
+            hint="create it for this user, or set [overflow] directory to one that this user may write",
+        ) from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UserError(
+            f"overflow.directory: this user can't write to {directory}",
+            hint=f"chown it (chown {os.getuid()} {directory}), or set [overflow] directory to another",
+        )
+    return directory

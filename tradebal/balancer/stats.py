@@ -1,0 +1,121 @@
+"""Says how fast the market flows: a line for each run of 8192 trades, and one for each new highest and lowest rate."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+from collections.abc import Callable, Iterable
+
+from tradebal.router.interface import BATCH_TRADES, Batch
+
+_LINES_PER_SECOND = 100
+_SPACING_NS = 1_000_000_000 // _LINES_PER_SECOND
+
+
+_PENDING_LIMIT = 64 << 10
+"""Bytes of lines that wait for a reader who has stopped reading."""
+
+
+class LineWriter:
+    """Writes lines to a descriptor that may stand still (a paused terminal, a busy journal) without ever waiting.
+
+    Lines beyond 64 KiB that nobody takes are left out; the totals in later lines are right all the same.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Write to `fd`, which stays in the mode it is in: others may share it."""
+        self._fd = fd
+        self._pending = b""
+
+    def write(self, text: str) -> None:
+        """Write the lines now, or with a later call's."""
+        self._pending += text.encode()
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        while self._pending and any(events & select.POLLOUT for _, events in poller.poll(0)):
+            try:
+                # A pipe that polls as writable takes PIPE_BUF (4096) bytes without blocking (pipe(7)).
+                written = os.write(self._fd, self._pending[: select.PIPE_BUF])
+            except OSError:  # its reader is gone; the data path goes on
+                self._pending = b""
+                return
+            self._pending = self._pending[written:]
+        if len(self._pending) > _PENDING_LIMIT:
+            self._pending = b""
+
+
+def rate(batch: Batch) -> float:
+    """Trades per second over the batch."""
+    return BATCH_TRADES * 1e9 / batch.elapsed_ns
+
+
+class StatsLines:
+    """Turns batches into lines.
+
+    The line's fields and their order are those of the founding system (mattsta/trade-balancer), so that what was
+    written to read its log goes on working:
+
+        [epoch.5 digits] Rate {r reads} {f frames} {f/r} {t/f} {tt trades on this connection}
+        {ttt trades in this lifetime} {br bytes this batch} {bt bytes in all}: rate t/s
+
+    r and br are 0 while a batch comes from what was already buffered. Beyond 100 lines a second, batches share a
+    line, which then ends in how many it stands for; highest and lowest stay those of single batches.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        """Give each line, with its line end, to `write`."""
+        self._write = write
+        self._held: list[Batch] = []
+        self._next_ns = 0
+        self.highest = 0.0
+        """Highest rate of a batch since the start, in trades per second; 0 before the first batch."""
+        self.lowest = math.inf
+        """Lowest rate of a batch since the start, in trades per second."""
+        self.last = 0.0
+        """Rate of the latest batch, in trades per second."""
+
+    def add(self, batches: Iterable[Batch]) -> None:
+        """Take in batches, oldest first, and write the lines that are due."""
+        lines = []
+        for batch in batches:
+            self.last = speed = rate(batch)
+            if speed > self.highest:
+                self.highest = speed
+                lines.append(f"new highest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}\n")
+            if speed < self.lowest:
+                self.lowest = speed
+                lines.append(f"new lowest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}\n")
+            self._held.append(batch)
+            if batch.time_ns >= self._next_ns:
+                lines.append(self._line())
+                self._next_ns = batch.time_ns + _SPACING_NS
+        if lines:
+            self._write("".join(lines))
+
+    def finish(self) -> None:
+        """Write the line of the batches that share one which wasn't due yet."""
+        if self._held:
+            self._write(self._line())
+
+    def _line(self) -> str:
+        held, self._held = self._held, []
+        last = held[-1]
+        reads = sum(batch.reads for batch in held)
+        frames = sum(batch.frames for batch in held)
+        received = sum(batch.bytes for batch in held)
+        trades = BATCH_TRADES * len(held)
+        speed = trades * 1e9 / sum(batch.elapsed_ns for batch in held)
+        fields = {
+            "r": reads,
+            "f": frames,
+            "f/r": f"{frames / reads if reads else 0:.2f}",
+            "t/f": f"{trades / frames if frames else 0:.2f}",
+            "tt": last.connection_trades,
+            "ttt": last.total_trades,
+            "br": received,
+            "bt": last.total_bytes,
+        }
+        line = " ".join(f"{{{name} {value}}}" for name, value in fields.items())
+        shared = f" ({len(held)} batches)" if len(held) > 1 else ""
+        return f"[{last.time_ns / 1e9:.5f}] Rate {line}: {speed:.2f} t/s{shared}\n"
