@@ -91,12 +91,12 @@ def _run(argv: list[str]) -> int:
         module.configure(command)
         status: int = module.run(command.parse_args(argv[1:]))
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
             raise
         raise UserError(
-            f"tradebal {name} needs the Python package {error.name}, which isn't installed",
-            hint=f"pip install 'tradebal[{extra}]'",
+            f"tradebal {name} needs the Python package {package}, which isn't installed",
+            hint=f"pip install 'tradebal[{_EXTRAS[package]}]'",
         ) from None
     return status
 

@@ -89,9 +89,9 @@ class LoginStep:
     send: str = field(
         default="",
         metadata=_key(
-            kinds.Text("a non-empty string, in which {key}, {secret} and {subscribe} are filled in"),
-            "Text to send then; `{key}` and `{secret}` stand for the two halves of the feed key "
-            "(split at its first colon), `{subscribe}` for the `subscribe` list joined with commas.",
+            kinds.Text("a non-empty string"),
+            "Text to send then. `{key}` stands for the feed key; where `{secret}` is used too, they are its two halves. "
+            "`{subscribe}` stands for the `subscribe` list joined with commas, `{subscribe_list}` for it as an array.",
         ),
     )
 
@@ -132,7 +132,7 @@ class Feed:
     )
     url: str = field(
         default="",
-        metadata=_key(kinds.WebSocketUrl(), "Where to connect to; without it, the profile's own URL."),
+        metadata=_key(kinds.WebSocketUrl(), "Where to connect to; without it, the profile's own. May use `{key}`."),
     )
     subscribe: tuple[str, ...] = field(
         default=(),
@@ -140,7 +140,7 @@ class Feed:
     )
     headers: Mapping[str, str] = field(
         default_factory=dict,
-        metadata=_key(kinds.Headers(), "Header fields to add to the opening handshake. Their contents are not shown."),
+        metadata=_key(kinds.Headers(), "Header fields to add to the opening handshake. May use `{key}`. Never shown."),
     )
     ca_file: Path | None = field(
         default=None,
@@ -330,7 +330,7 @@ class KeyInfo(NamedTuple):
     doc: str
 
 
-def keys() -> Iterator[KeyInfo]:
+def declared_keys() -> Iterator[KeyInfo]:
     """Give every key in the order of its declaration."""
     return _keys_of(Config, "")
 
@@ -493,7 +493,7 @@ def _unknown(key: str, value: object, path: str, known: list[str]) -> str:
     kind = "table" if isinstance(value, dict) and not path else "key"
     if near := difflib.get_close_matches(key.lower(), known, n=1):
         return f"unknown {kind}; did you mean {path + '.' if path else ''}{near[0]}?"
-    for info in keys():
+    for info in declared_keys():
         if info.path.rpartition(".")[2] == key and "[]" not in info.path:
             return f"unknown {kind}; did you mean {info.path}?"
     where = f"[{path}]" if path else "the file"
