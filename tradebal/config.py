@@ -90,7 +90,7 @@ class LoginStep:
         default="",
         metadata=_key(
             kinds.Text("a non-empty string"),
-            "Text to send then. `{key}` stands for the feed key; where `{secret}` is used too, they are its two halves. "
+            "Text to send then. `{key}` stands for the feed key; with `{secret}` used too, they are its two halves. "
             "`{subscribe}` stands for the `subscribe` list joined with commas, `{subscribe_list}` for it as an array.",
         ),
     )
