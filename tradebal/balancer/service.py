@@ -1,4 +1,4 @@
-"""The balancer's loop: moves bytes from the upstream connection through the router into the FIFOs, waiting for no one."""
+"""The balancer's loop: moves bytes from the connection through the router into the FIFOs, waiting for no one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,115 @@
+"""The shard directory: one balancer at a time, FIFOs that are ours, as large as the kernel allows."""
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from tradebal.balancer import fifos
+from tradebal.errors import UserError
+
+
+@pytest.fixture
+def made(tmp_path):
+    created = []
+
+    def make(count=2, pipe_size=1 << 16):
+        created.extend(fifos.create(tmp_path, count, pipe_size))
+        return created
+
+    yield make
+    for fifo in created:
+        os.close(fifo.fd)
+
+
+def test_fifos_are_readable_by_owner_and_group_whatever_the_umask(made, tmp_path):
+    before = os.umask(0o077)
+    try:
+        made()
+    finally:
+        os.umask(before)
+    for shard in (0, 1):
+        status = (tmp_path / f"shard-{shard}.fifo").stat()
+        assert stat.S_ISFIFO(status.st_mode)
+        assert stat.S_IMODE(status.st_mode) == 0o640
+
+
+def test_capacity_is_what_the_kernel_really_gave(made):
+    for fifo in made(pipe_size=1 << 18):
+        assert fifo.capacity == fcntl.fcntl(fifo.fd, fcntl.F_GETPIPE_SZ)
+
+
+def test_a_size_beyond_the_system_limit_falls_back_to_one_that_all_shards_get(made, caplog):
+    made_fifos = made(count=4, pipe_size=1 << 30)
+    assert len({fifo.capacity for fifo in made_fifos}) == 1
+    assert made_fifos[0].capacity >= 1 << 12
+    if made_fifos[0].capacity < 1 << 30:
+        assert f"got={made_fifos[0].capacity}" in caplog.text
+
+
+def test_unread_bytes_survive_a_reader_that_comes_and_goes(made, tmp_path):
+    fifo = made()[0]
+    os.write(fifo.fd, b"abcdef")
+    reader = os.open(tmp_path / "shard-0.fifo", os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(reader, 2) == b"ab"
+    os.close(reader)
+    assert fifo.unread() == 4
+
+
+def test_fifos_of_an_earlier_run_are_replaced_and_surplus_ones_removed(made, tmp_path):
+    os.mkfifo(tmp_path / "shard-0.fifo")
+    os.mkfifo(tmp_path / "shard-7.fifo")
+    old = (tmp_path / "shard-0.fifo").stat().st_ino
+    reader = os.open(tmp_path / "shard-0.fifo", os.O_RDONLY | os.O_NONBLOCK)  # keeps the old inode from reuse
+    made()
+    assert (tmp_path / "shard-0.fifo").stat().st_ino != old
+    assert not (tmp_path / "shard-7.fifo").exists()
+    os.close(reader)
+
+
+def test_a_file_in_the_way_is_refused_by_name_and_left_alone(tmp_path):
+    (tmp_path / "shard-1.fifo").write_text("mine")
+    with pytest.raises(UserError, match=r"shard-1\.fifo is in the way"):
+        fifos.create(tmp_path, 2, 1 << 16)
+    assert (tmp_path / "shard-1.fifo").read_text() == "mine"
+
+
+def test_removed_fifos_are_gone_from_the_directory_but_still_readable(tmp_path):
+    (fifo,) = fifos.create(tmp_path, 1, 1 << 16)
+    reader = os.open(fifo.path, os.O_RDONLY | os.O_NONBLOCK)
+    os.write(fifo.fd, b"last words")
+    fifos.remove([fifo])
+    assert not fifo.path.exists()
+    assert os.read(reader, 100) == b"last words"
+    assert os.read(reader, 100) == b""
+    os.close(reader)
+
+
+def test_a_second_balancer_is_refused_with_the_pid_of_the_first(tmp_path):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from tradebal.balancer.fifos import DirectoryLock\n"
+            "lock = DirectoryLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()",
+            str(tmp_path),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"pid {holder.pid}") as refused:
+            fifos.DirectoryLock(tmp_path)
+        assert refused.value.code == 3
+        holder.kill()
+    fifos.DirectoryLock(tmp_path).release()  # a killed balancer leaves no lock behind
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"shards\.directory: .*file/run"):
+        fifos.DirectoryLock(tmp_path / "file" / "run")

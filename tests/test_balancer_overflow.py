@@ -1,0 +1,144 @@
+"""The queue behind a full FIFO: in order, bounded, whole records, and exact about what it dropped."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tradebal import framing, gap
+from tradebal.balancer.overflow import Overflow
+
+
+@pytest.fixture
+def pipe():
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+def read_all(fd):
+    pieces = []
+    while True:
+        try:
+            piece = os.read(fd, 1 << 20)
+        except BlockingIOError:
+            return b"".join(pieces)
+        pieces.append(piece)
+
+
+def pour(overflow, read, write):
+    """Drain through the pipe until nothing waits."""
+    received = b""
+    while True:
+        done = overflow.drain(write)
+        received += read_all(read)
+        if done:
+            return received
+
+
+def numbered(first, count):
+    return [b'{"n":%d,"pad":"%s"}' % (number, b"x" * (number % 50)) for number in range(first, first + count)]
+
+
+@pytest.mark.parametrize("record_framing", ["ndjson", "length32"])
+def test_what_waits_comes_out_whole_and_in_order_however_often_the_fifo_fills(pipe, record_framing):
+    overflow = Overflow(1 << 30, record_framing, announce=True)
+    records = numbered(0, 20_000)  # more than the pipe holds at once
+    for start in range(0, len(records), 700):
+        data = b"".join(framing.encode(record, record_framing) for record in records[start : start + 700])
+        assert overflow.put(memoryview(data), 0, drop=True) == 0
+    assert framing.records(pour(overflow, *pipe), record_framing) == records
+    assert overflow.size == 0
+    assert overflow.dropped == 0
+
+
+def test_memory_is_given_back_while_it_drains(pipe):
+    overflow = Overflow(1 << 30, "ndjson", announce=False)
+    data = b"x" * 99 + b"\n"
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    overflow.put(memoryview(data * 400_000), 0, drop=True)  # 40 MB: three segments
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 3
+    assert pour(overflow, *pipe) == data * 400_000
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("record_framing", ["ndjson", "length32"])
+def test_beyond_the_limit_the_newest_whole_records_are_dropped_counted_and_announced_in_their_place(
+    pipe, record_framing
+):
+    records = numbered(0, 100)
+    encoded = [framing.encode(record, record_framing) for record in records]
+    overflow = Overflow(len(b"".join(encoded[:60])) + 5, record_framing, announce=True)
+    assert overflow.put(memoryview(b"".join(encoded[:50])), 0, drop=True) == 0
+    assert overflow.put(memoryview(b"".join(encoded[50:80])), 0, drop=True) == 20
+    assert overflow.put(memoryview(b"".join(encoded[80:90])), 0, drop=True) == 10
+    assert overflow.dropped == 30
+    first = framing.records(pour(overflow, *pipe), record_framing)
+    assert first[:60] == records[:60]
+    assert gap.parse(first[60]).trades == 30
+    assert gap.parse(first[60]).reason == "overflow"
+    assert len(first) == 61
+    assert overflow.put(memoryview(b"".join(encoded[90:])), 0, drop=True) == 0
+    assert framing.records(pour(overflow, *pipe), record_framing) == records[90:]
+
+
+def test_the_end_of_a_record_that_the_fifo_has_the_beginning_of_is_kept_even_beyond_the_limit(pipe):
+    overflow = Overflow(0, "ndjson", announce=False)
+    assert overflow.put(memoryview(b'"end"}\n{"a":1}\n{"a":2}\n'), 7, drop=True) == 2
+    assert pour(overflow, *pipe) == b'"end"}\n'
+
+
+def test_without_dropping_all_is_kept_and_full_says_when_to_pause(pipe):
+    overflow = Overflow(10, "ndjson", announce=True)
+    assert not overflow.full
+    assert overflow.put(memoryview(b'{"a":1}\n{"a":2}\n'), 0, drop=False) == 0
+    assert overflow.full
+    assert pour(overflow, *pipe) == b'{"a":1}\n{"a":2}\n'
+    assert not overflow.full
+
+
+def test_what_is_given_up_at_the_end_is_counted(pipe):
+    overflow = Overflow(100, "ndjson", announce=True)
+    overflow.put(memoryview(b'{"a":1}\n'), 0, drop=True)
+    assert overflow.close() == 8
+    assert overflow.close() == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["ndjson", "length32"]),
+    st.integers(0, 3000),
+    st.lists(st.one_of(st.integers(1, 40), st.none()), max_size=30),
+)
+def test_handed_on_plus_dropped_is_what_was_put_for_any_course_of_events(record_framing, limit, steps):
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        overflow = Overflow(limit, record_framing, announce=True)
+        put, received = [], b""
+        for step in steps:
+            if step is None:
+                received += pour(overflow, read, write)
+            else:
+                records = numbered(len(put), step)
+                put.extend(records)
+                overflow.put(
+                    memoryview(b"".join(framing.encode(record, record_framing) for record in records)), 0, drop=True
+                )
+        received += pour(overflow, read, write)
+        expected = iter(put)
+        lost = 0
+        for record in framing.records(received, record_framing):
+            if announced := gap.parse(record):
+                lost += announced.trades
+                for _ in range(announced.trades):
+                    next(expected)
+            else:
+                assert record == next(expected)
+        assert lost == overflow.dropped
+        assert next(expected, None) is None
+    finally:
+        os.close(read)
+        os.close(write)

@@ -1,0 +1,60 @@
+"""Rejected pieces are kept where someone can look at them, bounded on disk and in the log."""
+
+import orjson
+
+from tradebal.balancer import rejects
+from tradebal.balancer.rejects import Rejects
+from tradebal.router.interface import Event, EventKind
+
+
+def reject(data, reason="malformed object"):
+    return Event(EventKind.REJECT, data, 1, reason)
+
+
+def test_a_reject_is_kept_with_time_reason_length_and_text(tmp_path):
+    kept = Rejects(tmp_path)
+    kept.add(reject(b'{"ev":"T","sym":1}', "no usable symbol"))
+    kept.close()
+    (line,) = (tmp_path / "rejects.ndjson").read_bytes().splitlines()
+    record = orjson.loads(line)
+    assert record.pop("time_ns") > 1_600_000_000_000_000_000
+    assert record == {"reason": "no usable symbol", "bytes": 18, "data": '{"ev":"T","sym":1}'}
+
+
+def test_bytes_that_are_no_text_are_escaped_and_long_ones_cut(tmp_path):
+    kept = Rejects(tmp_path)
+    kept.add(reject(b"\xff" + b"a" * 1_000_000))
+    kept.close()
+    record = orjson.loads((tmp_path / "rejects.ndjson").read_bytes())
+    assert record["bytes"] == 1_000_001
+    assert record["data"] == "\\xff" + "a" * (65536 - 1)
+
+
+def test_the_log_shows_the_first_bytes_and_then_stays_quiet(tmp_path, caplog):
+    kept = Rejects(tmp_path)
+    for _ in range(1000):
+        kept.add(reject(b'{"broken' * 100))
+    kept.close()
+    assert '{"broken' in caplog.messages[0]
+    assert len(caplog.messages) < 20
+
+
+def test_two_files_bound_what_lies_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(rejects, "_FILE_LIMIT", 10_000)
+    kept = Rejects(tmp_path)
+    for number in range(1000):
+        kept.add(reject(b"%d" % number))
+    kept.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["rejects.ndjson", "rejects.ndjson.1"]
+    assert all(path.stat().st_size <= 10_000 for path in tmp_path.iterdir())
+    assert orjson.loads((tmp_path / "rejects.ndjson").read_bytes().splitlines()[-1])["data"] == "999"
+
+
+def test_a_disk_that_refuses_is_logged_once_and_stops_nothing(tmp_path, caplog):
+    (tmp_path / "rejects.ndjson").mkdir()
+    kept = Rejects(tmp_path)
+    for _ in range(3):
+        kept.add(reject(b"x"))
+    kept.close()
+    assert sum("can't be written" in message for message in caplog.messages) == 1
