@@ -31,12 +31,12 @@ def read_all(fd):
 
 def pour(overflow, read, write):
     """Drain through the pipe until nothing waits."""
-    received = b""
+    received = bytearray()
     while True:
         done = overflow.drain(write)
         received += read_all(read)
         if done:
-            return received
+            return bytes(received)
 
 
 def numbered(first, count):
