@@ -1,0 +1,57 @@
+"""Fixtures that every test file shares: each implementation of the router under one name."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tradebal.router.pure import Router as PythonRouter
+
+try:
+    from tradebal import _core
+except ImportError as error:
+    _core = None
+    _core_missing = str(error)
+
+
+def can_build_native():
+    return bool(shutil.which("cc") or shutil.which("gcc")) and Path(
+        sysconfig.get_path("include"), "Python.h"
+    ).exists()
+
+
+def native_variants():
+    """Return how the C core can be run here: by the names of its SIMD variants if it says them."""
+    if _core is None:
+        return [None]
+    return list(_core.variants()) if hasattr(_core, "variants") else [None]
+
+
+def native_maker(variant):
+    """Return what makes routers of one variant of the C core; skip where it couldn't be built."""
+    if _core is None:
+        assert not can_build_native(), f"a compiler is here, but the C core isn't built: {_core_missing}"
+        pytest.skip(f"the C core isn't built: {_core_missing}")
+
+    def make(*args, **options):
+        if variant is not None:
+            _core.use_variant(variant)
+        return _core.Router(*args, **options)
+
+    return make
+
+
+NATIVE = [pytest.param(variant, id=f"native-{variant}" if variant else "native") for variant in native_variants()]
+
+
+@pytest.fixture(scope="session", params=["python", *NATIVE])
+def make(request):
+    """Makes a router; a test that takes it runs on the Python router and on each variant of the C core."""
+    return PythonRouter if request.param == "python" else native_maker(request.param)
+
+
+@pytest.fixture(scope="session", params=NATIVE)
+def make_native(request):
+    """Makes a router by the C core; a test that takes it runs on each of its variants."""
+    return native_maker(request.param)

@@ -1,0 +1,59 @@
+"""The shard of a symbol never changes: a worker's state, and a move from the founding system, rest on it."""
+
+import pytest
+
+from tests.frames import text
+from tests.routing import STOCKS, drive
+from tradebal.router.symbols import fnv1a64, shard_of
+
+# From a C program that multiplies by shifts and additions, which shares nothing with symbols.py.
+SHARDS_OF_8 = {
+    "AAPL": 3,
+    "SPY": 1,
+    "MSFT": 7,
+    "TSLA": 2,
+    "QQQ": 1,
+    "NVDA": 5,
+    "BRK.B": 0,
+    "X:BTC-USD": 2,
+    "O:SPY251219C00650000": 3,
+    "BTC/USD": 4,
+    "Müller": 3,
+}
+SHARDS_OF_1024 = {"AAPL": 907, "SPY": 537, "MSFT": 431, "QQQ": 25, "BRK.B": 120, "Müller": 899}
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
+)
+def test_the_hash_is_the_published_fnv_1a(data, value):
+    assert fnv1a64(data) == value
+
+
+@pytest.mark.parametrize(("shards", "known"), [(8, SHARDS_OF_8), (1024, SHARDS_OF_1024)])
+def test_symbols_have_the_founding_systems_shards(shards, known):
+    assert {symbol: shard_of(symbol.encode(), shards) for symbol in known} == known
+
+
+@pytest.mark.parametrize(("shards", "known"), [(8, SHARDS_OF_8), (1024, SHARDS_OF_1024)])
+def test_the_router_uses_the_same_shards(make, shards, known):
+    for symbol, shard in known.items():
+        outcome = drive(make(shards, STOCKS), [text(b'{"ev":"T","sym":"%s"}' % symbol.encode())])
+        assert [number for number, data in enumerate(outcome.shards) if data] == [shard]
+
+
+def test_a_symbol_written_with_escapes_has_the_same_shard(make):
+    plain = drive(make(8, STOCKS), [text('{"ev":"T","sym":"Müller/😀"}'.encode())])
+    escaped = drive(make(8, STOCKS), [text(rb'{"ev":"T","sym":"\u004d\u00fcll\u0065r\/\ud83d\uDE00"}')])
+    assert [bool(data) for data in plain.shards] == [bool(data) for data in escaped.shards]
+
+
+def test_pinned_symbols_go_where_their_pin_says_and_no_others(make):
+    router = make(8, STOCKS, pins={b"AAPL": 6, "Müller".encode(): 0, b"A": 7})
+    symbols = ["AAPL", r"AA\u0050L", "Müller", "A", "SPY"]
+    outcome = drive(router, [text(('[{"ev":"T","sym":"%s"}]' % symbol).encode()) for symbol in symbols])
+    assert outcome.trades()[6] == [b'{"ev":"T","sym":"AAPL"}', rb'{"ev":"T","sym":"AA\u0050L"}']
+    assert outcome.trades()[0] == ['{"ev":"T","sym":"Müller"}'.encode()]
+    assert outcome.trades()[7] == [b'{"ev":"T","sym":"A"}']
+    assert b'{"ev":"T","sym":"SPY"}' in outcome.trades()[1]
