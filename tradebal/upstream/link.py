@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import enum
+import errno
+import logging
+import math
 import random
+import selectors
+import ssl
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from tradebal.config import Feed, Secret
-from tradebal.router.interface import Event
+from tradebal.router.interface import Event, EventKind
+from tradebal.upstream import proxies
+from tradebal.upstream.backoff import Backoff
 from tradebal.upstream.connection import Connection
+from tradebal.upstream.connector import Connector
+from tradebal.upstream.credentials import Credentials, placeholders
+from tradebal.upstream.failures import REASONS, Failure
+from tradebal.upstream.profiles import resolve
+from tradebal.upstream.session import Outcome, Session
+from tradebal.upstream.target import target
 
-REASONS: tuple[str, ...] = ()
-"""Every value that the metrics label `reason` can take."""
+_LOG = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that the peer has to end the connection after a close frame (RFC 6455, section 7.1.1)."""
+
+_CLOSE_CODES = {
+    # RFC 6455, section 7.4.1, and IANA's registry of websocket close codes.
+    1000: "normal closure",
+    1001: "going away",
+    1002: "protocol error",
+    1003: "unsupported data",
+    1005: "no code given",
+    1007: "invalid data",
+    1008: "policy violation",
+    1009: "message too big",
+    1011: "internal error",
+    1012: "service restart",
+    1013: "try again later",
+    1014: "bad gateway",
+}
 
 
 class Phase(enum.Enum):
@@ -71,9 +103,33 @@ class Link:
         listener: Listener,
         *,
         rng: random.Random | None = None,
-        clock_ns: Callable[[], int] = ...,  # type: ignore[assignment]
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Check all that can be checked without a network; UserError if the feed can't work as configured."""
+        """Check all that can be checked without a network; UserError (code 2) if the feed can't work as configured."""
+        self.profile = resolve(feed)
+        sent = [self.profile.url, *feed.headers.values(), *(step.send for step in self.profile.steps)]
+        self._credentials = Credentials(key, sent, self.profile.subscribe, self.profile.name)
+        headers = {name: self._credentials.header(text) for name, text in feed.headers.items()}
+        self._target = target(self._credentials.url(self.profile.url), headers, feed.ca_file, feed.connect_timeout)
+        self._shown = self._credentials.show(self._target.shown)
+        self._keyed = bool(placeholders(*sent) & {"key", "secret"})
+        self._feed = feed
+        self._listener = listener
+        self._clock_ns = clock_ns
+        self._backoff = Backoff(rng=rng)
+        self._connector: Connector | None = None
+        self._session: Session | None = None
+        self._due = math.inf
+        """End of the phase CONNECTING, CLOSING or WAITING."""
+        self._retry_at = math.inf
+        self._stopping = False
+        self._since = 0.0
+        self._last_data = 0.0
+        self._pinged: float | None = None
+        self._trades = 0
+        self._flowed = False
+        self._last_data_ns = 0
+        self._outage_from_ns: int | None = None
         self.phase = Phase.WAITING
         self.connection: Connection | None = None
         self.connects = 0
@@ -88,36 +144,249 @@ class Link:
 
     def start(self, now: float) -> None:
         """Begin the first try."""
+        if self._keyed and self._target.tls is None and not proxies.is_loopback(self._target.host):
+            _LOG.warning("the key travels unencrypted: url=%s; use wss:// if the provider offers it", self._shown)
+        self._connect(now)
 
     def stop(self, now: float) -> None:
         """Send a close frame, if there is a connection, and go to STOPPED as soon as the peer has answered (≤ 1 s)."""
+        self._stopping = True
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        if self.connection is None:
+            self.phase = Phase.STOPPED
+        elif self.phase is not Phase.CLOSING:
+            _LOG.info("disconnecting: connected_for=%.1fs", now - self._since)
+            self.connection.send_close(1000)
+            self._closing(now)
 
     def fds(self) -> list[tuple[int, int]]:
         """Return (descriptor, mask of selectors.EVENT_READ and EVENT_WRITE) of what the link waits for now."""
-        raise NotImplementedError
+        if self._connector is not None:
+            return [(self._connector.fileno(), selectors.EVENT_READ)]
+        if self.connection is not None:
+            write = selectors.EVENT_WRITE if self.connection.wants_write else 0
+            return [(self.connection.fileno(), selectors.EVENT_READ | write)]
+        return []
 
     def next_deadline(self) -> float:
         """Return when `tick` has something to do at the latest; math.inf if only a descriptor can change anything."""
-        raise NotImplementedError
+        if self._session is None or self.phase not in (Phase.LOGIN, Phase.LIVE):
+            return self._due
+        answer = self._session.deadline()
+        return min(self._silence_ends(), math.inf if answer is None else answer)
 
     def on_data(self, now: float, trades: int) -> None:
         """Note that bytes came: any sign of life counts as one. `trades` is the router's total.
 
         Call it too while not reading is the owner's own choice, else silence is taken for a dead connection.
         """
+        self._last_data = now
+        self._last_data_ns = self._clock_ns()
+        self._pinged = None
+        if self.phase is Phase.CLOSING:
+            if self._flowed:
+                # What a connection brings after its loss was reported is not missing.
+                self._outage_from_ns = self._last_data_ns
+        elif trades != self._trades:
+            self._flows()
+        self._trades = trades
 
     def on_event(self, event: Event, now: float) -> None:
         """Act on what the router stopped at; REJECT is the owner's affair and ignored here."""
+        if self.connection is None or self._session is None:
+            return
+        if event.kind is EventKind.CLOSE:
+            self._on_close(event, self.connection, self._session, now)
+        elif self.phase is Phase.CLOSING:
+            # After a close frame nothing more may be sent (RFC 6455, section 5.5.1).
+            return
+        elif event.kind is EventKind.PING:
+            self.connection.send_pong(event.data)
+        elif event.kind is EventKind.MESSAGE:
+            self._apply(self._session.message(event.data, now), now)
+        elif event.kind is EventKind.VIOLATION:
+            self.connection.send_close(event.code, event.reason)
+            text = f"the provider broke the websocket protocol: code={event.code} cause={event.reason}"
+            self._lost(Failure("violation", text), now)
+            self._closing(now)
 
     def on_closed(self, now: float, error: OSError | None = None) -> None:
         """Note that the socket has ended, with `error` or by the peer's end of stream."""
+        if self.connection is None or self._session is None:
+            return
+        if self.phase is not Phase.CLOSING:
+            if error is None:
+                ended = Failure("eof", "the provider ended the connection without a close frame")
+            elif isinstance(error, ssl.SSLError):
+                said = (error.reason or "ended by the peer").replace("_", " ").lower()
+                ended = Failure("tls", f"TLS failed ({said})")
+            elif error.errno == errno.ETIMEDOUT:
+                ended = Failure("timeout", "the provider's host doesn't answer any more")
+            elif error.errno in (errno.ECONNRESET, errno.EPIPE):
+                ended = Failure("reset", "the connection was reset")
+            else:
+                ended = Failure("error", f"reading failed ({error.strerror})")
+            self._lost(self._named(ended, self._session, now), now)
+        self._drop()
 
     def tick(self, now: float) -> None:
         """Do what is due: take a finished handshake, write what is queued, ping, time out, try again."""
+        if self._connector is not None:
+            result = self._connector.result()
+            if result is None and now >= self._due:
+                result = self._connector.timed_out()
+            if result is not None:
+                self._connector.cancel()
+                self._connector = None
+                if isinstance(result, Connection):
+                    self._opened(result, now)
+                else:
+                    self._failed(result, now)
+        elif self.connection is not None:
+            self.connection.flush()
+            if self.phase is Phase.CLOSING:
+                if now >= self._due:
+                    self._drop()
+            elif self._session is not None:
+                self._watch(self.connection, self._session, now)
+        elif self.phase is Phase.WAITING and now >= self._due:
+            self._connect(now)
 
     def close(self) -> None:
         """Let go of every descriptor at once, without a word to the peer."""
+        self._stopping = True
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        if self.connection is not None:
+            self._drop()
+        self.phase = Phase.STOPPED
 
     def redact(self, text: str) -> str:
         """Return the text with the key and its usual encodings replaced; for anything that a provider sent."""
-        raise NotImplementedError
+        return self._credentials.redact(text)
+
+    def _connect(self, now: float) -> None:
+        _LOG.info("connecting: url=%s attempt=%d", self._shown, self._backoff.attempts + 1)
+        self.phase = Phase.CONNECTING
+        self._since = now
+        self._due = now + self._feed.connect_timeout
+        self._connector = Connector(self._target)
+        self._connector.start()
+
+    def _failed(self, failure: Failure, now: float) -> None:
+        self.phase = Phase.WAITING
+        self._report("connect failed", failure, now)
+        self._due = self._retry_at
+
+    def _opened(self, connection: Connection, now: float) -> None:
+        cipher = connection.sock.version() if isinstance(connection.sock, ssl.SSLSocket) else None
+        _LOG.info("connected: url=%s tls=%s in=%.3fs", self._shown, cipher or "none", now - self._since)
+        self.connection = connection
+        self.phase = Phase.LOGIN
+        self._due = math.inf
+        self._since = self._last_data = now
+        self._pinged = None
+        self._flowed = False
+        self._session = Session(self.profile, self._credentials, self._feed.login_timeout)
+        self._listener.opened()
+        self._apply(self._session.opened(now), now)
+
+    def _apply(self, outcome: Outcome, now: float) -> None:
+        if self.connection is None:
+            return
+        for text in outcome.send:
+            self.connection.send_text(text)
+        if outcome.failure is not None:
+            self.connection.send_close(1000)
+            self._lost(outcome.failure, now)
+            self._closing(now)
+        elif outcome.live:
+            self.phase = Phase.LIVE
+            self.connects += 1
+            self._backoff.live(now)
+            topics = self._credentials.show(",".join(self.profile.subscribe))
+            _LOG.info("live: profile=%s topics=%s login=%.3fs", self.profile.name, topics, now - self._since)
+            self._flows()
+            self._listener.live()
+
+    def _on_close(self, event: Event, connection: Connection, session: Session, now: float) -> None:
+        if self.phase is Phase.CLOSING:
+            self._drop()
+            return
+        connection.send_close(event.code)
+        said = self._credentials.show(event.data)
+        meaning = _CLOSE_CODES.get(event.code, "a code of the provider's own")
+        closed = Failure("closed", f'the provider closed it: code={event.code} ({meaning}) said="{said}"')
+        self._lost(self._named(closed, session, now), now)
+        self._closing(now)
+
+    def _named(self, failure: Failure, session: Session, now: float) -> Failure:
+        """Put a loss down to what the provider has just named as trouble, if it has."""
+        trouble = session.named(now)
+        if trouble is None:
+            return failure
+        return Failure(trouble.reason, f"{failure.text}; {trouble.text}", trouble.retry)
+
+    def _watch(self, connection: Connection, session: Session, now: float) -> None:
+        answer = session.deadline()
+        if answer is not None and now >= answer:
+            connection.send_close(1000)
+            self._lost(session.expired(), now)
+            self._closing(now)
+        elif now >= self._silence_ends():
+            if self._pinged is None:
+                connection.send_ping()
+                self._pinged = now
+                return
+            text = f"nothing came for {now - self._last_data:.1f} s, nor an answer to a ping"
+            self._lost(Failure("silent", text), now)
+            # No close frame: nobody is there to answer it.
+            self._drop()
+
+    def _silence_ends(self) -> float:
+        # A ping must have been out for the whole timeout: after a pause of ours the silence is no fault of the peer.
+        if self._pinged is not None:
+            return self._pinged + self._feed.ping_timeout
+        return self._last_data + self._feed.ping_interval
+
+    def _flows(self) -> None:
+        """Note that trades arrive from here on, which is where an outage ends."""
+        self._flowed = True
+        if self._outage_from_ns is not None:
+            from_ns, self._outage_from_ns = self._outage_from_ns, None
+            self._listener.outage(from_ns, self._clock_ns())
+
+    def _lost(self, failure: Failure, now: float) -> None:
+        if self._flowed and self._outage_from_ns is None:
+            self._outage_from_ns = self._last_data_ns
+        self._backoff.lost(now)
+        self._report("disconnected", failure, now, f" connected_for={now - self._since:.1f}s")
+
+    def _report(self, what: str, failure: Failure, now: float, more: str = "") -> None:
+        self.disconnects[failure.reason] += 1
+        text = self._credentials.show(failure.text, 1000)
+        if self._stopping:
+            _LOG.info("%s: reason=%s%s: %s", what, failure.reason, more, text)
+            return
+        delay = self._backoff.slow() if failure.retry == "slow" else self._backoff.next()
+        delay = max(delay, failure.retry_after)
+        self._retry_at = now + delay
+        level = logging.ERROR if failure.retry == "slow" else logging.WARNING
+        again = f"trying again in {delay:.1f} s (attempt {self._backoff.attempts + 1})"
+        _LOG.log(level, "%s: reason=%s%s: %s; %s", what, failure.reason, more, text, again)
+
+    def _closing(self, now: float) -> None:
+        self.phase = Phase.CLOSING
+        self._due = now + CLOSE_TIMEOUT
+
+    def _drop(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
+        self._session = None
+        self.phase = Phase.STOPPED if self._stopping else Phase.WAITING
+        self._due = math.inf if self._stopping else self._retry_at
+        self._listener.closed()
