@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from types import FrameType
 
-import sdnotify
-
 from tradebal.balancer import fifos
 from tradebal.balancer.metrics import BalancerCollector
 from tradebal.balancer.overflow import Overflow
@@ -25,6 +23,7 @@ from tradebal.errors import UserError
 from tradebal.gap import Gap
 from tradebal.log import Limited
 from tradebal.metrics import Publisher
+from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.interface import EventKind, Status
 from tradebal.upstream.link import Link, Phase
@@ -76,7 +75,7 @@ class Balancer:
         self._stats = StatsLines(LineWriter(1).write)
         collector = BalancerCollector(self._router, self._link, self._fifos, self._overflows, self._stats)
         self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
-        self._notifier = sdnotify.SystemdNotifier()
+        self._notifier = Notifier()
         self._dropping = Limited(_log, per_second=1)
         self._next_tick = 0.0
         self._more = False
@@ -92,7 +91,7 @@ class Balancer:
             signal.signal(number, self._on_signal)
         try:
             self._publisher.publish()
-            self._notifier.notify("READY=1")
+            self._notifier.ready()
             self._link.start(time.monotonic())
             while not self._stop_signal:
                 self._turn(wake)
@@ -139,6 +138,7 @@ class Balancer:
     def _turn(self, wake: socket.socket) -> None:
         """Wait until something can be done, and do it."""
         now = time.monotonic()
+        self._notifier.alive()
         if now >= self._next_tick:
             self._tick(now)
         paused = self._paused()
@@ -274,17 +274,15 @@ class Balancer:
     def _tick(self, now: float) -> None:
         self._next_tick = now + self._config.metrics.interval
         self._publisher.publish()
-        counters = self._router.counters()
-        self._notifier.notify(
-            f"WATCHDOG=1\nSTATUS={self._link.phase.value}, {counters.trades} trades, "
-            f"latest rate {self._stats.last:.0f}/s"
+        self._notifier.status(
+            f"{self._link.phase.value}, {self._router.counters().trades} trades, latest rate {self._stats.last:.0f}/s"
         )
 
     def _stop(self, wake: socket.socket) -> None:
         """Leave the provider orderly, then give the workers time to take what is theirs."""
         _log.info("stopping: signal=%s", signal.Signals(self._stop_signal).name)
         self._stop_signal = 0
-        self._notifier.notify("STOPPING=1")
+        self._notifier.stopping()
         self._link.stop(time.monotonic())
         while self._link.phase is not Phase.STOPPED and not self._stop_signal:
             self._turn(wake)
@@ -296,6 +294,7 @@ class Balancer:
                 self._drain(shard)
             if select.select([wake], [], [], _STOP_POLL)[0]:
                 wake.recv(4096)
+            self._notifier.alive()
             if time.monotonic() >= self._next_tick:
                 self._tick(time.monotonic())
 
@@ -325,6 +324,7 @@ class Balancer:
         _log.info("stopped: trades=%d rejects=%d", counters.trades, counters.rejects)
         fifos.remove(self._fifos)
         self._rejects.close()
+        self._notifier.close()
         self._lock.release()
 
 
