@@ -29,8 +29,9 @@ from tradebal.router.interface import Rule
 
 VERSION = 1
 
-MAX_PAYLOAD = 256 << 20
-"""Longest payload of a record in bytes; a length beyond it is taken for damage before anything is read for it."""
+MAX_PAYLOAD = 1 << 30
+"""Longest payload of a record in bytes, which is the most that feed.max_message can allow; a length beyond it is taken
+for damage before anything is read for it."""
 
 MAX_HEADER = 64 << 10
 """Longest header line in bytes."""
@@ -57,7 +58,8 @@ class Kind(enum.Enum):
     TEXT = "text"
     BINARY = "binary"
     LOGIN_TEXT = "login-text"
-    """A message of the login exchange; a replay leaves it out, as it plays its own."""
+    """A message that belongs to the connection, not to the market: the login exchange, or what announces the end. A
+    replay leaves it out, as it plays its own."""
     LOGIN_BINARY = "login-binary"
     NOTE = "note"
     """Not a message: a JSON object by the recorder about the connection, such as a gap."""

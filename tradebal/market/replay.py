@@ -14,10 +14,9 @@ from tradebal.config import Feed
 from tradebal.errors import UserError
 from tradebal.market.dialogue import DIALOGUES, AlpacaDialogue, Dialogue, MassiveDialogue
 from tradebal.market.importers import Message, Source, new_york, open_source
-from tradebal.market.recording import MAX_PAYLOAD
+from tradebal.market.sift import Sift
 from tradebal.market.tape import Block, Chunk, Prepared, frame
-from tradebal.router import make_router
-from tradebal.router.interface import Rule, Status
+from tradebal.router.interface import Rule
 from tradebal.upstream.profiles import PROFILES, resolve
 
 log = logging.getLogger(__name__)
@@ -71,25 +70,38 @@ class ReplayTape:
     def chunks(self) -> Iterator[Chunk]:
         """See `Tape.chunks`. What can't be read ends the tape, and is logged and kept in `damage`."""
         try:
-            with open_source(self.path, self.day) as source:
-                yield from self._chunks(source)
+            source = open_source(self.path, self.day)
         except UserError as error:
-            log.error("tape ended early: %s", error.message)
-            self.damage = error
+            self._give_up(error)
+            return
+        with source:
+            yield from self._chunks(source)
+
+    def _messages(self, source: Source) -> Iterator[Message]:
+        try:
+            yield from source.messages()
+        except UserError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: UserError) -> None:
+        log.error("tape ended early: %s", error.message)
+        self.damage = error
 
     def _chunks(self, source: Source) -> Iterator[Chunk]:
-        counter = TradeCounter(self.rule)
+        sift = Sift(self.rule)
         trades = frames = 0
         most, most_bytes = BUNDLE, BLOCK_SIZE
         if source.bundled:
             most, most_bytes = max(1, BUNDLE // self.trades_per_frame) * self.trades_per_frame, sys.maxsize
-        selected = _selected(source.messages(), self.between)
+        selected = _selected(self._messages(source), self.between)
         for at, messages in _due_together(selected, self.speed, most, most_bytes):
             if source.bundled:
                 block = _bundled(messages, self.trades_per_frame)
             else:
                 data = b"".join(frame(message.data, message.opcode) for message in messages)
-                block = Block(data, len(messages), counter.count(data))
+                before = sift.trades
+                sift.feed(data)
+                block = Block(data, len(messages), sift.trades - before)
             trades += block.trades
             frames += block.frames
             yield Prepared(at, block)
@@ -115,21 +127,15 @@ def dialogue_of(profile: str, url: str, rule: Rule) -> Callable[[], Dialogue]:
     return DIALOGUES.get(profile, Dialogue)
 
 
-def rule_of(source: Source, profile: str | None = None) -> Rule:
-    """Return what counts as a trade in the recording when it is served as `profile` (by default its own).
-
-    UserError if neither the recording nor the profile says.
-    """
+def rule_of(source: Source) -> Rule:
+    """Return what counts as a trade in the recording: what it says itself, else its profile; UserError if neither."""
     if source.rule is not None:
         return source.rule
-    name = profile if profile in PROFILES else source.profile
-    if name not in PROFILES:
+    if source.profile not in PROFILES:
         raise UserError(
-            f"{source.path}: a recording of profile {name!r} that doesn't say what its trades are",
-            hint=f"choose one of {', '.join(PROFILES)} with --profile",
-            code=2,
+            f"{source.path}: neither it nor its profile {source.profile!r} says what its trades are", code=2
         )
-    return resolve(Feed(profile=name, url=source.url)).rule
+    return resolve(Feed(profile=source.profile, url=source.url)).rule
 
 
 def _selected(messages: Iterator[Message], between: Between) -> Iterator[Message]:
@@ -185,34 +191,3 @@ def _bundled(messages: list[Message], trades_per_frame: int) -> Block:
         for at in range(0, len(messages), trades_per_frame)
     ]
     return Block(b"".join(frames), len(frames), len(messages))
-
-
-class TradeCounter:
-    """Counts the trades in websocket frames exactly as a balancer will."""
-
-    def __init__(self, rule: Rule) -> None:
-        self._router = make_router(1, rule, max_message=MAX_PAYLOAD)
-
-    def count(self, frames: bytes) -> int:
-        """Return the number of trades in whole frames."""
-        router = self._router
-        before = router.counters().trades
-        rest = memoryview(frames)
-        while rest:
-            with router.space() as space:
-                part = min(len(space), len(rest))
-                space[:part] = rest[:part]
-            router.received(part)
-            rest = rest[part:]
-            while (status := router.process()) is not Status.INPUT:
-                if status is Status.EVENT:
-                    router.event()
-                self._drain()
-            self._drain()
-        return router.counters().trades - before
-
-    def _drain(self) -> None:
-        with self._router.pending(0) as staged:
-            count = len(staged)
-        self._router.sent(0, count)
-        self._router.batches()

@@ -1,0 +1,160 @@
+"""`tradebal replay`: a provider that sends what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import threading
+from datetime import date, time
+from pathlib import Path
+
+from tradebal import log
+from tradebal.errors import UserError
+
+HELP = "be a provider that sends a recording again"
+
+_EPILOG = """\
+examples:
+  tradebal replay monday.zst                                at the pace of that day
+  tradebal replay monday.zst --from 09:29 --until 09:35     only the open
+  tradebal replay monday.zst --speed max --once             as fast as one client reads it, then end
+  tradebal replay us-trades-2013-10-07.csv.gz --speed 60    a CSV of trades, an hour a minute
+
+To have it balanced, give its address to the balancer, and any key:
+  printf '[feed]\\nurl = "ws://127.0.0.1:8765/stocks"\\n' > replay.toml
+  TRADEBAL_FEED_KEY=any tradebal run --config replay.toml
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = (
+        "Serves a recording over a websocket: login and subscription as its provider has them, then the recorded "
+        "messages, to each client from the start. FILE is what `tradebal record` wrote, a CSV of US trades, or frames "
+        "as cryptofeed keeps them; its contents tell which. At the tape's end connections stay open, as after the "
+        "market's close."
+    )
+    parser.epilog = _EPILOG
+    parser.add_argument("file", metavar="FILE", type=Path, help="recording, plain or compressed with gzip or zstd")
+    parser.add_argument(
+        "--speed", type=_speed, default=1.0, metavar="1|N|max",
+        help="factor on the recording's pace, or max: as fast as each client reads (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="since", type=_clock, metavar="HH:MM", help="play from this time of day on, New York time"
+    )
+    parser.add_argument("--until", type=_clock, metavar="HH:MM", help="play up to this time of day, New York time")
+    parser.add_argument(
+        "--profile", choices=("massive", "alpaca", "coinbase", "kraken", "plain"),
+        help="whose login to play (default: the recording's); plain: none, it plays to whoever connects",
+    )  # fmt: skip
+    parser.add_argument("--once", action="store_true", help="close with 1000 and exit after one client had all of it")
+    csv = parser.add_argument_group("a CSV of trades")
+    csv.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="its day (default: the one in the file's name)")
+    csv.add_argument(
+        "--trades-per-frame", type=_positive, default=128, metavar="N",
+        help="most trades in one message; fewer where fewer are due at a time (default: 128)",
+    )  # fmt: skip
+    server = parser.add_argument_group("server")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    server.add_argument("--port", type=_port, default=8765, help="port to listen on, 0: any free one (default: 8765)")
+    server.add_argument("--tls", action="store_true", help="serve wss, with a certificate made for this run")
+    server.add_argument(
+        "--ca-out", type=Path, metavar="FILE", help="with --tls: write there (PEM) what a client must trust"
+    )
+    server.add_argument("--report", type=Path, metavar="FILE", help="write what was sent as JSON when it ends")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal, or with --once until a client had the whole tape; returns the exit status."""
+    from tradebal.market.certificate import ThrowAwayAuthority
+    from tradebal.market.importers import open_source
+    from tradebal.market.replay import Between, ReplayTape, dialogue_of, rule_of
+    from tradebal.market.server import Manners, Provider
+
+    if args.since is not None and args.until is not None and args.until <= args.since:
+        raise UserError("--until must be later in the day than --from", code=2)
+    if args.ca_out and not args.tls:
+        raise UserError("--ca-out needs --tls", code=2)
+    with open_source(args.file, args.date) as source:
+        rule = rule_of(source)
+        dialogue = dialogue_of(args.profile or source.profile, source.url, rule)
+    tape = ReplayTape(args.file, rule, args.speed, args.trades_per_frame, args.date, Between(args.since, args.until))
+    log.setup("replay")
+    authority = ThrowAwayAuthority(args.host) if args.tls else None
+    if authority and args.ca_out:
+        _write(args.ca_out, authority.pem)
+    provider = Provider(
+        tape,
+        dialogue,
+        host=args.host,
+        port=args.port,
+        tls=authority.server_context() if authority else None,
+        manners=Manners(close_at_end=args.once),
+    )
+    done = provider.finished if args.once else threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with provider, contextlib.suppress(KeyboardInterrupt):
+        print(f"listening: url={provider.url}", flush=True)
+        done.wait()
+    report = provider.report()
+    if args.report:
+        _write(args.report, json.dumps(dataclasses.asdict(report), indent=2).encode() + b"\n")
+    print(f"sent: trades={report.trades} frames={report.frames} bytes={report.bytes} clients={len(report.clients)}")
+    whole = any(client.finished and not client.dropped for client in report.clients)
+    return 1 if tape.damage or (args.once and not whole) else 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    speed = float(text)
+    if not 0 < speed < math.inf:
+        raise argparse.ArgumentTypeError("must be max, or a number greater than 0")
+    return speed
+
+
+def _clock(text: str) -> time:
+    clock = time.fromisoformat(text)
+    if clock.tzinfo is not None:
+        raise argparse.ArgumentTypeError("must be HH:MM, New York time")
+    return clock
+
+
+def _date(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
+    return port
+
+
+# argparse names a refused value's type by these.
+_speed.__name__ = "speed"
+_clock.__name__ = "time of day"
+_date.__name__ = "date"
+_positive.__name__ = "number"
+_port.__name__ = "port"
