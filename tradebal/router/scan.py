@@ -20,14 +20,16 @@ NO_SYMBOL = "no usable symbol"
 _OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET, _COMMA, _QUOTE, _BACKSLASH = b'{}[],"\\'
 _CLOSER = {_OPEN_BRACE: _CLOSE_BRACE, _OPEN_BRACKET: _CLOSE_BRACKET}
 
-# The quantifiers are possessive throughout: no input makes a pattern go back over what it has passed.
+# No input may cost more than linear time, or memory for each of its tokens. So quantifiers are possessive, and where a
+# group has to be repeated that can fail midway, they are bounded instead, since Python before 3.11.5 then goes on from
+# the wrong place (CPython issue 106052). That is why escapes have a lookahead, too: behind it nothing can fail.
 _PARTS = {
     b"ws": rb"[ \t\n\r]*+",
-    b"inside": rb'[^"\\]*+(?:\\.[^"\\]*+)*+',
+    b"inside": rb'[^"\\]*+(?:(?=\\.)\\.[^"\\]*+)*+',
     b"scalar": rb'[^ \t\n\r,\]}[{":]++',
     b"plain": rb'[^"{}\[\]]*+',
 }
-_PARTS[b"unnested"] = rb'%(plain)b(?:"%(inside)b"%(plain)b)*+' % _PARTS
+_PARTS[b"flat"] = rb'%(plain)b(?:"%(inside)b"%(plain)b){0,64}' % _PARTS
 
 
 def _pattern(source: bytes) -> re.Pattern[bytes]:
@@ -37,10 +39,10 @@ def _pattern(source: bytes) -> re.Pattern[bytes]:
 _WHITE_SPACE = _pattern(rb"%(ws)b")
 _STRING = _pattern(rb'"%(inside)b"')
 _SCALAR_OR_STRING = _pattern(rb'%(scalar)b|"%(inside)b"')
-# Ends before the next bracket outside of strings, before a quote whose string doesn't end, or at the very end.
-_UP_TO_BRACKET = _pattern(rb"%(unnested)b")
+# Ends before the next bracket outside of strings, at the end, or before a quote: of a string without end, or the 65th.
+_FLAT = _pattern(rb"%(flat)b")
 # An object that nests one level at most, as trades do: found at once, where _end_of_brackets goes step by step.
-_SHALLOW_OBJECT = _pattern(rb"\{%(unnested)b(?:(?:\[%(unnested)b\]|\{%(unnested)b\})%(unnested)b)*+\}")
+_SHALLOW_OBJECT = _pattern(rb"\{%(flat)b(?:(?:\[%(flat)b\]|\{%(flat)b\})%(flat)b){0,16}\}")
 # A key, its colon, and the value's start: the inside of a string, or a scalar, or nothing before a bracket.
 _MEMBER = _pattern(rb'%(ws)b"(%(inside)b)"%(ws)b:%(ws)b(?:"(%(inside)b)"|(%(scalar)b)|(?=[\[{]))')
 _EMPTY_OBJECT = _pattern(rb"\{%(ws)b\}")
@@ -194,10 +196,20 @@ def _end_of_brackets(data: bytes, start: int) -> int:
         pos += 1
         if not awaited:
             return pos
-        match = _UP_TO_BRACKET.match(data, pos)
-        assert match  # it matches nothing, too
-        pos = match.end()
-        if pos == len(data) or data[pos] == _QUOTE:
+        pos = _next_bracket(data, pos)
+
+
+def _next_bracket(data: bytes, pos: int) -> int:
+    """Return where the next bracket outside of strings stands."""
+    while True:
+        flat = _FLAT.match(data, pos)
+        assert flat  # it matches nothing, too
+        pos = flat.end()
+        if pos == len(data):
+            raise MalformedError(UNTERMINATED)
+        if data[pos] != _QUOTE:
+            return pos
+        if not _STRING.match(data, pos):
             raise MalformedError(UNTERMINATED)
 
 
