@@ -15,6 +15,9 @@ WHERE = (
     "or into the environment variable TRADEBAL_FEED_KEY"
 )
 
+SHORTEST_HIDDEN = 4
+"""Characters that a key needs to be redacted: a shorter one is no secret, and would riddle every line with ***."""
+
 _PLACEHOLDER = re.compile(r"\{(key|secret|subscribe|subscribe_list)\}")
 
 
@@ -54,7 +57,7 @@ class Credentials:
         hidden = {
             text
             for part in (whole, first, rest)
-            if part
+            if len(part) >= SHORTEST_HIDDEN
             for text in (part, _in_json(part), json.dumps(part, ensure_ascii=False)[1:-1], quote(part, safe=""))
         }
         # The longest first: a part must not be replaced inside the whole.
