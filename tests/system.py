@@ -16,9 +16,12 @@ KEY = "the-feed-key-that-nobody-may-see"
 
 
 class System:
-    """A balancer and its workers in a directory of their own; `logs` holds what each process wrote."""
+    """A balancer and its workers in a directory of their own; `logs` holds what each process wrote.
 
-    def __init__(self, directory: Path, url: str, *, workers: int = 2, settings: str = "", ca_file: Path | None = None):
+    Keyword arguments are further lines for the configuration's tables: overflow='limit = "1MiB"'.
+    """
+
+    def __init__(self, directory: Path, url: str, *, workers: int = 2, **settings: str):
         self.directory = directory
         self.run = directory / "run"
         self.overflow = directory / "overflow"
@@ -28,13 +31,15 @@ class System:
         self.logs.mkdir()
         self.workers = workers
         self.config = directory / "tradebal.toml"
-        trust = f'ca_file = "{ca_file}"' if ca_file else ""
+        tables = {
+            "feed": f'url = "{url}"',
+            "shards": f'count = {workers}\ndirectory = "{self.run}"\npipe_size = "64KiB"',
+            "overflow": f'directory = "{self.overflow}"',
+            "worker": f'handler = "tradebal.handlers.audit:Audit"\noptions = {{ report_directory = "{self.reports}" }}',
+            "metrics": "interval = 0.1",
+        }
         self.config.write_text(
-            f'[feed]\nurl = "{url}"\n{trust}\n'
-            f'[shards]\ncount = {workers}\ndirectory = "{self.run}"\npipe_size = "64KiB"\n'
-            f'[overflow]\ndirectory = "{self.overflow}"\n'
-            f'[worker]\nhandler = "tradebal.handlers.audit:Audit"\noptions = {{ report_directory = "{self.reports}" }}\n'
-            f"[metrics]\ninterval = 0.1\n{settings}"
+            "".join(f"[{table}]\n{keys}\n{settings.get(table, '')}\n" for table, keys in tables.items())
         )
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
