@@ -57,6 +57,26 @@ def records(data: bytes, framing: Framing) -> list[bytes]:
     return [line for line in lines if line] if b"" in lines else lines
 
 
+def resync(data: bytes, start: int) -> tuple[int, bool]:
+    """Return the first offset at or behind `start` where a length32 record may begin, and whether that is sure.
+
+    For a stream that may be cut or damaged before `start`. A record is known by what stands around it: a possible
+    length, `{` as its first byte and `}` as its last. It is not sure where the data ends before all of that was seen.
+    """
+    size = len(data)
+    brace = data.find(b"{", start + 4)
+    while brace >= 0:
+        (length,) = _LENGTH.unpack_from(data, brace - 4)
+        if 2 <= length <= MAX_RECORD:
+            last = brace + length - 1
+            if last >= size:
+                return brace - 4, False
+            if data[last] == ord("}"):
+                return brace - 4, True
+        brace = data.find(b"{", brace + 1)
+    return max(start, size - 4), False
+
+
 def _spans(data: bytes) -> list[tuple[int, int]]:
     """Where each whole length32 record begins and ends."""
     unpack = _LENGTH.unpack_from

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 log = logging.getLogger("tradebal.metrics")
 
@@ -29,8 +30,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Publisher:
     """Writes one unit's registry to `<directory>/<unit>.prom`, whole or not at all."""
 
-    def __init__(self, registry: CollectorRegistry, directory: Path, unit: str) -> None:
-        self._registry = registry
+    def __init__(
+        self, registry: CollectorRegistry, directory: Path, unit: str, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Publish the registry; every series that doesn't have these `labels` itself gets them."""
+        self._registry = _Labelled(registry, labels) if labels else registry
         self._path = directory / f"{unit}{SUFFIX}"
         # A unit has one writer, so a fixed name will do, and a killed writer leaves at most one stray file.
         self._partial = directory / f".{unit}{SUFFIX}.partial"
@@ -54,6 +58,23 @@ class Publisher:
             if self._failing:
                 log.info("metrics written again: file=%s", self._path)
             self._failing = False
+
+
+class _Labelled(Collector):
+    """A registry whose series all have certain labels.
+
+    Units of one kind share metric names, those of a user's handler included. Without a label that tells the units
+    apart, their files could not be merged, neither by our exporter nor by node_exporter.
+    """
+
+    def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._labels = dict(labels)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels=self._labels | sample.labels) for sample in metric.samples]
+            yield metric
 
 
 def read_texts(directory: Path) -> dict[str, tuple[float, str]]:

@@ -1,0 +1,304 @@
+"""A worker as its users run it: a real process on a real FIFO, over restarts of either side."""
+
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from tests.waiting import until
+from tests.workers import Bench, trade
+from tradebal import framing
+from tradebal.gap import Gap
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def lines(numbers):
+    return b"".join(trade(number) + b"\n" for number in numbers)
+
+
+def trades(numbers):
+    return [trade(number) for number in numbers]
+
+
+def test_worker_started_first_says_what_it_waits_for_and_then_gets_everything(bench):
+    worker = bench.worker()
+    worker.says(f"waiting for the balancer to make the FIFO: shard=0 fifo={bench.directory}/shard-0.fifo")
+    balancer = bench.balancer()
+    balancer.write(lines(range(1000)))
+    until(lambda: len(bench.seen()) == 1000, "1000 trades")
+    assert worker.stop() == 0
+    assert bench.seen() == [*trades(range(1000)), b"closed"]
+    assert worker.log().count("waiting for the balancer") == 1
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "length32"])
+def test_sigterm_drains_the_fifo_before_the_end(bench, kind):
+    bench.configure(f"file = '{bench.seen_file}'", handler="collect:Collect", shards=f"framing = '{kind}'")
+    balancer = bench.balancer()
+    worker = bench.worker()
+    worker.says("opened: shard=0")
+    os.kill(worker.pid, signal.SIGSTOP)
+    balancer.write(b"".join(framing.encode(trade(n), kind) for n in range(1500)))
+    worker.send(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGCONT)
+    assert worker.ends() == 0
+    assert bench.seen() == [*trades(range(1500)), b"closed"]
+    assert balancer.unread() == 0
+
+
+def test_worker_that_stops_while_the_balancer_writes_on_takes_no_part_of_a_record_with_it(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    stream = lines(range(100_000))
+    written = 0
+    stopped = threading.Event()
+
+    def write():
+        nonlocal written
+        while not stopped.is_set():
+            # Pieces that end anywhere but at a record's end.
+            start = written % len(stream)
+            piece = stream[start : start + 4999]
+            balancer.write(piece)
+            written += len(piece)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    rest = b""
+    try:
+        until(bench.seen, "trades")
+        worker.send(signal.SIGTERM)
+        worker.says("stopping: shard=0")
+        # The second signal doesn't wait for an empty FIFO.
+        worker.send(signal.SIGTERM)
+        until(worker.ended, "the worker's end")
+    finally:
+        stopped.set()
+        while writer.is_alive():
+            rest += balancer.rest()
+            writer.join(0.01)
+    rest += balancer.rest()
+    assert worker.ends() == 0
+    seen = bench.seen()
+    assert seen.pop() == b"closed"
+    whole = stream * (written // len(stream) + 1)
+    assert b"".join(line + b"\n" for line in seen) + rest == whole[:written]
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "length32"])
+def test_worker_killed_in_the_middle_of_a_record_costs_that_record_only_and_says_so(bench, kind):
+    bench.configure(f"file = '{bench.seen_file}'", handler="collect:Collect", shards=f"framing = '{kind}'")
+    frames = [framing.encode(trade(number), kind) for number in range(20)]
+    balancer = bench.balancer()
+    worker = bench.worker()
+    balancer.write(b"".join(frames[:10]) + frames[10][:9])
+    until(lambda: len(bench.seen()) == 10, "10 trades")
+    balancer.until_read()
+    worker.kill()
+    balancer.write(frames[10][9:] + b"".join(frames[11:]))
+    successor = bench.worker()
+    until(lambda: len(bench.seen()) == 20, "9 more trades and a gap")
+    assert bench.seen() == [*trades(range(10)), b"gap restart", *trades(range(11, 20))]
+    successor.says(f"torn record dropped: shard=0 bytes={len(frames[10]) - 9}")
+    until(lambda: bench.figure("tradebal_worker_gaps_total", reason="restart") == 1, "the gap's metric")
+    assert successor.stop() == 0
+
+
+def test_balancer_killed_in_the_middle_of_a_record_is_a_gap_and_its_successor_is_read(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    balancer.write(lines(range(10)) + trade(10)[:7])
+    balancer.until_read()
+    balancer.close()
+    worker.says("torn record dropped: shard=0 bytes=7")
+    successor = bench.balancer()
+    successor.write(lines(range(11, 20)))
+    until(lambda: len(bench.seen()) == 20, "9 more trades and a gap")
+    assert bench.seen() == [*trades(range(10)), b"gap restart", *trades(range(11, 20))]
+    assert worker.stop() == 0
+
+
+def test_what_a_dead_balancer_left_in_its_fifo_is_handled_before_its_successors_trades(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    worker.says("opened: shard=0")
+    os.kill(worker.pid, signal.SIGSTOP)
+    balancer.write(lines(range(1000)))
+    balancer.close()
+    successor = bench.balancer()
+    successor.write(lines(range(1000, 2000)))
+    os.kill(worker.pid, signal.SIGCONT)
+    until(lambda: len(bench.seen()) == 2000, "2000 trades")
+    assert worker.stop() == 0
+    assert bench.seen() == [*trades(range(2000)), b"closed"]
+
+
+def test_new_fifo_is_found_even_if_somebody_still_holds_the_old_one(bench):
+    old = bench.balancer()
+    worker = bench.worker()
+    old.write(lines(range(10)))
+    old.until_read()
+    bench.balancer().write(lines(range(10, 20)))
+    until(lambda: len(bench.seen()) == 20, "20 trades")
+    assert worker.stop() == 0
+    assert bench.seen() == [*trades(range(20)), b"closed"]
+
+
+def test_second_worker_on_a_shard_is_refused_and_told_the_firsts_pid(bench):
+    bench.balancer()
+    first = bench.worker()
+    first.says("opened: shard=0")
+    second = bench.worker()
+    assert second.ends() == 3
+    assert f"another process (pid {first.pid}) reads this shard" in second.log()
+    assert "Traceback" not in second.log()
+    assert first.stop() == 0
+
+
+def test_shard_that_is_not_configured_is_refused(bench):
+    worker = bench.worker(2)
+    assert worker.ends() == 2
+    assert "there is no shard 2: [shards] count = 2, so shards are 0 to 1" in worker.log()
+
+
+def test_something_else_at_the_fifos_place_is_an_error_and_no_trade(bench):
+    (bench.directory / "shard-0.fifo").write_bytes(lines(range(3)))
+    worker = bench.worker()
+    assert worker.ends() == 1
+    assert "shard-0.fifo is not a FIFO" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
+def test_gaps_come_in_their_places_among_the_trades(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    overflow = Gap("overflow", 1, 2, 17).to_record() + b"\n"
+    disconnect = Gap("disconnect", 1, 2).to_record() + b"\n"
+    balancer.write(disconnect + lines(range(3)) + overflow + overflow + lines(range(3, 5)) + disconnect)
+    until(lambda: len(bench.seen()) == 9, "5 trades and 4 gaps")
+    assert worker.stop() == 0
+    assert bench.seen() == [
+        b"gap disconnect", *trades(range(3)), b"gap overflow", b"gap overflow", *trades(range(3, 5)),
+        b"gap disconnect", b"closed",
+    ]  # fmt: skip
+    assert bench.figure("tradebal_worker_gaps_total", reason="overflow") == 2
+    assert bench.figure("tradebal_worker_gaps_total", reason="disconnect") == 2
+    assert bench.figure("tradebal_worker_gaps_total", reason="restart") == 0
+    assert bench.figure("tradebal_worker_trades_total") == 5
+
+
+FAILS = """
+from tradebal.handlers import Handler
+
+
+class Fails(Handler):
+    handled = 0
+
+    def on_trades(self, batch):
+        for trade in batch.trades():
+            if trade["q"] == 13:
+                raise LookupError("no luck\\nwith", trade["q"])
+        self.handled += len(batch)
+
+    def close(self):
+        print("handled", self.handled, flush=True)
+"""
+
+
+def test_exception_in_a_handler_is_logged_with_its_batch_and_counted_and_the_worker_goes_on(bench):
+    (bench.directory / "fails.py").write_text(FAILS)
+    bench.configure("", handler="fails:Fails")
+    balancer = bench.balancer()
+    worker = bench.worker()
+    for number in (1, 13, 2):
+        balancer.write(lines([number]))
+        balancer.until_read()
+    worker.says("handler failed")
+    assert worker.stop() == 0
+    [line] = [line for line in worker.log().splitlines() if "handler failed" in line]
+    assert "shard=0 handler=fails:Fails call=on_trades" in line
+    assert "begins=b'" + trade(13).decode() in line
+    assert "LookupError" in line
+    assert f"{bench.directory}/fails.py:11 in on_trades" in line
+    assert "handled 2" in worker.log()
+    assert bench.figure("tradebal_worker_handler_exceptions_total") == 1
+    assert bench.figure("tradebal_worker_trades_total") == 3
+
+
+def test_exception_ends_the_worker_where_the_configuration_asks_for_that(bench):
+    (bench.directory / "fails.py").write_text(FAILS)
+    bench.configure("", handler="fails:Fails", worker="on_error = 'stop'")
+    balancer = bench.balancer()
+    worker = bench.worker()
+    balancer.write(lines([13]))
+    assert worker.ends() == 1
+    assert "handler failed" in worker.log()
+    assert "stopping" in worker.log()
+    assert "handled 0" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
+TICKS = """
+import time
+from tradebal.handlers import Handler
+
+
+class Ticks(Handler):
+    def on_trades(self, batch):
+        time.sleep(0.01)
+
+    def on_tick(self, now):
+        print("tick", abs(now - time.time()) < 1, flush=True)
+"""
+
+
+def test_ticks_come_when_nothing_does_and_under_load(bench):
+    (bench.directory / "ticks.py").write_text(TICKS)
+    bench.configure("", handler="ticks:Ticks", worker="read_size = '4KiB'")
+    balancer = bench.balancer()
+    worker = bench.worker()
+    until(lambda: worker.log().count("tick True") >= 2, "two ticks without trades")
+    before = worker.log().count("tick True")
+    data = lines(range(5000))
+
+    def ticked_again():
+        if balancer.unread() < 32768:
+            balancer.write(data[:32768])
+        return worker.log().count("tick True") >= before + 2
+
+    until(ticked_again, "two ticks while the FIFO is never empty")
+    worker.kill()
+
+
+def test_every_series_is_there_before_the_first_trade(bench):
+    bench.worker().says("waiting for the balancer")
+    path = bench.directory / "metrics" / "worker-0.prom"
+    until(path.exists, "the metrics file")
+    text = path.read_text()
+    for name in ("trades", "bytes", "batches", "undecodable", "handler_exceptions"):
+        assert f'\ntradebal_worker_{name}_total{{shard="0"}} 0.0\n' in text
+    for reason in ("disconnect", "overflow", "restart"):
+        assert f'\ntradebal_worker_gaps_total{{reason="{reason}",shard="0"}} 0.0\n' in text
+    assert '\ntradebal_worker_handler_seconds_count{shard="0"} 0.0\n' in text
+
+
+def test_systemd_hears_ready_signs_of_life_and_stopping(bench):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(30)
+        systemd.bind(str(bench.directory / "notify"))
+        worker = bench.worker(NOTIFY_SOCKET=str(bench.directory / "notify"), WATCHDOG_USEC="100000")
+        heard = [systemd.recv(256) for _ in range(4)]
+        assert heard.count(b"READY=1") == 1
+        assert heard.count(b"WATCHDOG=1") == 3
+        worker.send(signal.SIGTERM)
+        while (message := systemd.recv(256)) != b"STOPPING=1":
+            assert message == b"WATCHDOG=1"
+    assert worker.ends() == 0

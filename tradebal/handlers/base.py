@@ -1,0 +1,59 @@
+"""What a handler is, and what it is given to work with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from tradebal.gap import Gap
+from tradebal.router.interface import Framing
+from tradebal.worker.batch import Batch
+
+
+def _nobody_asks() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a handler runs. One that is tested without a worker can do with `Context(shard=0, shards=1)`."""
+
+    shard: int
+    """Number of the worker's shard, from 0."""
+    shards: int
+    """How many shards there are."""
+    framing: Framing = "ndjson"
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """For a handler's own metrics; they are published with the worker's, and get its `shard` label."""
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("tradebal.handler"))
+    keep_alive: Callable[[], bool] = _nobody_asks
+    """To be called at least once a second by a handler that waits, so that worker and watchdog know that it lives.
+    Returns whether the worker was asked to stop: then come back soon."""
+
+
+class Handler:
+    """Gets one shard's trades, in order. Derive from it, and override what you need.
+
+    Options in the configuration's `[worker.options]` arrive as keyword arguments: give `__init__` a parameter for
+    each. A ValueError that it raises is shown as an error of the configuration. The worker calls from one thread;
+    an exception in any other method is logged and counted, and the worker goes on behind what it had handed over
+    (or stops: `on_error = "stop"`).
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def on_trades(self, batch: Batch) -> None:
+        """Take the trades of one read, as soon as they were read. Until it returns, nothing else is read."""
+
+    def on_gap(self, gap: Gap) -> None:
+        """Learn that trades are missing between the batch before and the batch that follows."""
+
+    def on_tick(self, now: float) -> None:
+        """Do what time asks for. Called about once a second, also under load; `now` is time.time()."""
+
+    def close(self) -> None:
+        """Finish: the worker stops, and everything that it had read was handed over."""

@@ -1,0 +1,291 @@
+"""The worker's loop: FIFO to handler, over restarts of either side, without losing a record that was read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from prometheus_client import CollectorRegistry
+
+from tradebal.config import Config
+from tradebal.errors import UserError
+from tradebal.gap import Gap
+from tradebal.handlers.base import Context
+from tradebal.log import Limited
+from tradebal.metrics import Publisher
+from tradebal.notify import Notifier
+from tradebal.worker.batch import Batch, segments
+from tradebal.worker.buffer import RecordBuffer
+from tradebal.worker.fifo import FifoReader
+from tradebal.worker.loading import describe, load_handler
+from tradebal.worker.series import WorkerSeries
+
+_TICK = 1.0
+"""Seconds between two calls of on_tick."""
+_LOOK_AGAIN = 0.1
+"""Seconds between two looks whether the balancer has made a new FIFO, while there is none or nobody writes to it."""
+_DRAIN = 5.0
+"""Seconds that a stopping worker goes on reading from a balancer that goes on writing."""
+_FINISH = 2.0
+"""Further seconds that it waits for the rest of a record whose beginning it has."""
+_SHOWN = 200
+"""Bytes of a batch that a log line shows."""
+
+
+class _HandlerFailedError(Exception):
+    """The handler raised, and the configuration says to stop then."""
+
+
+class Worker:
+    """Reads one shard until it is told to stop."""
+
+    def __init__(self, config: Config, shard: int) -> None:
+        """Make the handler; UserError for a shard that isn't configured, or a handler that isn't right."""
+        if not 0 <= shard < config.shards.count:
+            raise UserError(
+                f"there is no shard {shard}: [shards] count = {config.shards.count}, so shards are 0 to "
+                f"{config.shards.count - 1}",
+                hint="raise count (balancer and workers must have the same configuration), or take another number",
+                code=2,
+            )
+        self._shard = shard
+        self._spec = config.worker.handler
+        self._stop_on_error = config.worker.on_error == "stop"
+        self._kind = config.shards.framing
+        self._publish_interval = config.metrics.interval
+        self._log = logging.getLogger("tradebal.worker")
+        self._failures = Limited(self._log, per_second=2)
+        self._fifo = FifoReader(config.fifo(shard))
+        self._buffer = RecordBuffer(self._kind, config.worker.read_size)
+        self._poll = select.poll()
+        self._said_waiting = False
+        self._flowing = False  # whether anything was read since the FIFO was opened
+        self._last_read_ns = time.time_ns()
+        self._wake_fd = -1  # readable once a signal came
+        self._stop_at: float | None = None  # monotonic time at which draining ends
+        self._next_tick = self._next_publish = 0.0
+        registry = CollectorRegistry()
+        self._series = WorkerSeries(registry)
+        self._publisher = Publisher(registry, config.metrics_directory, f"worker-{shard}", {"shard": str(shard)})
+        self._notifier = Notifier()
+        context = Context(
+            shard=shard,
+            shards=config.shards.count,
+            framing=self._kind,
+            registry=registry,
+            log=logging.getLogger("tradebal.handler"),
+            keep_alive=self._keep_alive,
+        )
+        self._handler = load_handler(self._spec, config.worker.options, context)
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; returns the exit status: 0, or 1 if the handler failed at the end."""
+        with self._signals():
+            try:
+                self._log.info("worker started: shard=%d handler=%s pid=%d", self._shard, self._spec, os.getpid())
+                status = self._work()
+            finally:
+                self._fifo.close()
+                self._notifier.close()
+        self._log.info("worker stopped: shard=%d status=%d", self._shard, status)
+        return status
+
+    def _work(self) -> int:
+        status = 0
+        try:
+            self._open()
+            self._notifier.ready()
+            while self._stop_at is None:
+                self._step()
+            self._drain()
+        except _HandlerFailedError:
+            status = 1
+        finally:
+            self._notifier.stopping()
+            if not self._call("close", self._handler.close, b"", stop=False):
+                status = 1
+            self._failures.flush()
+            self._publisher.publish()
+        return status
+
+    def _step(self) -> None:
+        """Wait for whatever comes first (data, the end of the FIFO, a signal, the time), and deal with it."""
+        self._keep_time()
+        until = min(self._next_tick, self._next_publish) - time.monotonic()
+        if not self._flowing:
+            until = min(until, _LOOK_AGAIN)
+        if self._notifier.interval is not None:
+            until = min(until, self._notifier.interval)
+        state = self._wait(until)
+        if state & select.POLLIN:
+            if self._read() == 0:
+                self._end()
+        elif state:
+            self._end()
+        elif self._fifo.fd < 0:
+            self._open()
+        elif self._fifo.replaced():
+            # Nothing is left in the old one, and whoever may still hold it open has a successor.
+            self._end()
+
+    def _wait(self, seconds: float) -> int:
+        """Wait for the FIFO or a signal; returns the FIFO's poll events, 0 if there are none."""
+        events = dict(self._poll.poll(max(0.0, seconds) * 1000))
+        if self._wake_fd in events:
+            os.read(self._wake_fd, 512)
+        return events.get(self._fifo.fd, 0)
+
+    def _open(self) -> None:
+        if self._fifo.open():
+            self._poll.register(self._fifo.fd, select.POLLIN)
+            self._flowing = self._said_waiting = False
+            self._log.info("opened: shard=%d fifo=%s", self._shard, self._fifo.path)
+        elif not self._said_waiting:
+            self._said_waiting = True
+            self._log.info("waiting for the balancer to make the FIFO: shard=%d fifo=%s", self._shard, self._fifo.path)
+
+    def _end(self) -> None:
+        """Leave the FIFO, which is read to its end, and look for the one that follows."""
+        self._poll.unregister(self._fifo.fd)
+        self._fifo.close()
+        if self._flowing:
+            self._log.info("the balancer left the FIFO: shard=%d fifo=%s", self._shard, self._fifo.path)
+        self._flowing = False
+        self._tear()
+        self._open()
+
+    def _tear(self) -> None:
+        if torn := self._buffer.clear():
+            self._report_torn(torn)
+
+    def _report_torn(self, size: int) -> None:
+        self._log.warning("torn record dropped: shard=%d bytes=%d", self._shard, size)
+        self._pass_on(Gap("restart", self._last_read_ns, time.time_ns(), None))
+
+    def _read(self, most: int | None = None) -> int | None:
+        """Read once and hand on what became whole; returns what FifoReader.read_into did."""
+        count = self._fifo.read_into(self._buffer.space()[:most])
+        if not count:
+            return count
+        self._flowing = True
+        now_ns = time.time_ns()
+        for piece in self._buffer.received(count):
+            if isinstance(piece, int):
+                self._report_torn(piece)
+                continue
+            for segment in segments(piece, self._kind, now_ns):
+                self._pass_on(segment)
+        self._last_read_ns = now_ns
+        return count
+
+    def _pass_on(self, segment: Batch | Gap) -> None:
+        series = self._series
+        if isinstance(segment, Gap):
+            series.count_gap(segment)
+            self._call("on_gap", lambda: self._handler.on_gap(segment), segment.to_record())
+            return
+        began = time.perf_counter()
+        try:
+            self._call("on_trades", lambda: self._handler.on_trades(segment), segment.raw)
+        finally:
+            series.seconds.observe(time.perf_counter() - began)
+            series.batches.inc()
+            series.trades.inc(len(segment))
+            series.bytes.inc(len(segment.raw))
+            if segment.undecodable:
+                series.undecodable.inc(segment.undecodable)
+        self._keep_time()
+
+    def _call(self, method: str, call: Callable[[], None], data: bytes, *, stop: bool = True) -> bool:
+        """Call the handler; returns whether it came back without an exception."""
+        try:
+            call()
+        except Exception as error:
+            self._series.exceptions.inc()
+            self._failures.error(
+                "handler failed: shard=%d handler=%s call=%s bytes=%d begins=%r error=%s",
+                self._shard,
+                self._spec,
+                method,
+                len(data),
+                data[:_SHOWN],
+                describe(error, type(self._handler).__module__),
+            )
+            if stop and self._stop_on_error:
+                self._log.error('stopping, as [worker] on_error = "stop" asks: shard=%d', self._shard)
+                raise _HandlerFailedError from None
+            return False
+        return True
+
+    def _keep_time(self) -> None:
+        """Do what is due: on_tick, metrics, the watchdog's sign of life."""
+        self._notifier.alive()
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK
+            self._failures.flush()
+            self._call("on_tick", lambda: self._handler.on_tick(time.time()), b"")
+        if now >= self._next_publish:
+            self._next_publish = now + self._publish_interval
+            self._publisher.publish()
+
+    def _keep_alive(self) -> bool:
+        """See Context.keep_alive: called by the handler, so it must not call the handler."""
+        self._notifier.alive()
+        if (now := time.monotonic()) >= self._next_publish:
+            self._next_publish = now + self._publish_interval
+            self._publisher.publish()
+        return self._stop_at is not None
+
+    def _drain(self) -> None:
+        """Read until the FIFO is empty or at its end; from a balancer that never pauses, until the time is up.
+
+        Ends at a record's boundary: bytes once read are gone from the FIFO, so a record's rest is read to its last
+        byte and not beyond.
+        """
+        assert self._stop_at is not None
+        self._log.info("stopping: shard=%d, behind what is in the FIFO, after %g s at most", self._shard, _DRAIN)
+        while self._fifo.fd >= 0:
+            self._keep_time()
+            left = self._stop_at - time.monotonic()
+            torn = self._buffer.held > 0
+            if left <= 0 and (not torn or left <= -_FINISH):
+                break
+            state = self._wait(min(_TICK, max(left, _LOOK_AGAIN)) if torn else 0)
+            if state & select.POLLIN:
+                if self._read(self._buffer.missing if left <= 0 else None) == 0:
+                    break
+            elif state or not torn:
+                break
+        self._tear()
+
+    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Signal handler. A second signal ends the draining at the next record's boundary."""
+        self._stop_at = time.monotonic() + (_DRAIN if self._stop_at is None else 0)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT end the loop, also while it waits in poll, which Python would restart (PEP 475)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        receiver, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_fd = receiver
+        self._poll.register(receiver, select.POLLIN)
+        old_fd = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        old = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(old_fd)
+            os.close(receiver)
+            os.close(sender)
