@@ -168,6 +168,8 @@ def _explain(
         case OSError(errno=int(number)) if number in _BY_ERRNO:
             reason, text = _BY_ERRNO[number]
             return reason, text, "normal", 0.0
+        case _ if proxy is not None and type(error).__module__.startswith("python_socks"):
+            return "proxy", f"the proxy doesn't let us through; check {proxy.variable}, or set no_proxy", "normal", 0.0
         case OSError(errno=int(number)):
             return "error", f"the connection failed ({os.strerror(number)})", "normal", 0.0
     return (
