@@ -5,6 +5,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tradebal.router.pure import Router as PythonRouter
 
@@ -14,11 +15,14 @@ except ImportError as error:
     _core = None
     _core_missing = str(error)
 
+# The suite tries the same examples in each run; `pytest --hypothesis-profile explore` looks for new ones.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=10_000)
+settings.load_profile("suite")
+
 
 def can_build_native():
-    return bool(shutil.which("cc") or shutil.which("gcc")) and Path(
-        sysconfig.get_path("include"), "Python.h"
-    ).exists()
+    return bool(shutil.which("cc") or shutil.which("gcc")) and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def native_variants():
@@ -49,6 +53,14 @@ NATIVE = [pytest.param(variant, id=f"native-{variant}" if variant else "native")
 def make(request):
     """Makes a router; a test that takes it runs on the Python router and on each variant of the C core."""
     return PythonRouter if request.param == "python" else native_maker(request.param)
+
+
+@pytest.fixture(scope="session")
+def makers():
+    """All that make routers: for tests whose cost is their input's making."""
+    if _core is None and not can_build_native():
+        return [PythonRouter]
+    return [PythonRouter, *map(native_maker, native_variants())]
 
 
 @pytest.fixture(scope="session", params=NATIVE)

@@ -1,5 +1,7 @@
 """Builds the frames that a websocket server sends, valid or not (RFC 6455, section 5.2)."""
 
+import itertools
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 
@@ -43,5 +45,5 @@ def fragments(payload, cuts, opcode=TEXT):
             payload[begin:end],
             fin=number == len(edges) - 2,
         )
-        for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False))
+        for number, (begin, end) in enumerate(itertools.pairwise(edges))
     ]

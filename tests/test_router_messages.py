@@ -1,5 +1,7 @@
 """Trades are found by JSON's structure, whatever their order, spacing and nesting; what isn't a trade is never lost."""
 
+import itertools
+
 import pytest
 
 from tests.frames import BINARY, text
@@ -68,7 +70,7 @@ def test_the_longest_run_of_trades_keeps_its_order_per_shard(make):
     outcome = drive(make(4, STOCKS), [text(b"[" + b",".join(trades) + b"]")])
     numbers = [[int(trade[:-1].rsplit(b":", 1)[1]) for trade in shard] for shard in outcome.trades()]
     assert all(shard == sorted(shard) for shard in numbers)
-    assert sorted(sum(numbers, [])) == list(range(5000))
+    assert sorted(itertools.chain.from_iterable(numbers)) == list(range(5000))
     assert [counters.trades for counters in outcome.shard_counters] == [len(shard) for shard in numbers]
     assert sum(counters.bytes for counters in outcome.shard_counters) == sum(map(len, trades))
     assert (outcome.counters.trades, outcome.counters.trade_bytes) == (5000, sum(map(len, trades)))
@@ -455,7 +457,13 @@ def test_a_malformed_envelope_is_rejected_whole(make, message):
 def test_what_is_no_trade_in_a_container_is_rejected_and_the_rest_routed(make):
     good = b'{"symbol":"A"}'
     bad = [b"5", b'"x"', b"[{}]", b"null", b'{"symbol" 5}', b'{"a":1,}']
-    without_symbol = [b"{}", b'{"symbol":""}', b'{"symbol":5,"symbol":"A"}', b'{"x":{"symbol":"A"}}', rb'{"symbol":"\x"}']
+    without_symbol = [
+        b"{}",
+        b'{"symbol":""}',
+        b'{"symbol":5,"symbol":"A"}',
+        b'{"x":{"symbol":"A"}}',
+        rb'{"symbol":"\x"}',
+    ]
     outcome = route(make, envelope(b"[" + b",".join([good, *bad, good, *without_symbol, good]) + b"]"), KRAKEN)
     assert outcome.trades() == [[good] * 3]
     assert outcome.rejects == [

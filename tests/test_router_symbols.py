@@ -52,7 +52,7 @@ def test_a_symbol_written_with_escapes_has_the_same_shard(make):
 def test_pinned_symbols_go_where_their_pin_says_and_no_others(make):
     router = make(8, STOCKS, pins={b"AAPL": 6, "Müller".encode(): 0, b"A": 7})
     symbols = ["AAPL", r"AA\u0050L", "Müller", "A", "SPY"]
-    outcome = drive(router, [text(('[{"ev":"T","sym":"%s"}]' % symbol).encode()) for symbol in symbols])
+    outcome = drive(router, [text(b'[{"ev":"T","sym":"%s"}]' % symbol.encode()) for symbol in symbols])
     assert outcome.trades()[6] == [b'{"ev":"T","sym":"AAPL"}', rb'{"ev":"T","sym":"AA\u0050L"}']
     assert outcome.trades()[0] == ['{"ev":"T","sym":"Müller"}'.encode()]
     assert outcome.trades()[7] == [b'{"ev":"T","sym":"A"}']
