@@ -233,6 +233,11 @@ class Provider:
             clients=clients,
         )
 
+    def backlog(self) -> int:
+        """Bytes that were due and that no socket has taken yet."""
+        with self._lock:
+            return sum(connection.queued for connection in self._connections)
+
     def claim(self, account: str, newcomer: _Connection) -> None:
         """Make `newcomer` the account's only connection, or end it, if it already has one."""
         with self._lock:
@@ -304,7 +309,8 @@ class _Connection:
         self._offset = 0
         """Bytes of the first of `_out` that are already sent."""
         self._blocked = False
-        self._queued = 0
+        self.queued = 0
+        """Bytes in `_out` that are not yet sent."""
 
         self._chunks: Iterator[Chunk] | None = None
         self._chunk: Chunk | None = None
@@ -427,6 +433,9 @@ class _Connection:
             self._protocol.receive_data(data)
             for event in self._protocol.events_received():
                 self._handle(event)
+            if self._protocol.state is not State.OPEN and self._chunk:
+                # The client broke the protocol, and a close frame is on its way: nothing may follow it.
+                self._stop_playing()
             self._take_protocol_output()
 
     def _handle(self, event: Any) -> None:
@@ -504,7 +513,7 @@ class _Connection:
 
     def _queue(self, data: bytes, block: Block | None = None) -> None:
         self._out.append(_Out(memoryview(data), block))
-        self._queued += len(data)
+        self.queued += len(data)
 
     def _take_protocol_output(self) -> None:
         for data in self._protocol.data_to_send():
@@ -519,7 +528,7 @@ class _Connection:
     def _may_produce(self) -> bool:
         if self._manners.buffer_limit and self._provider.tape.paced:
             return True
-        return self._queued < _ROUND
+        return self.queued < _ROUND
 
     def _produce(self, now: float) -> None:
         """Render what is due, whether or not the socket has room: what it doesn't take is the client's backlog."""
@@ -545,7 +554,7 @@ class _Connection:
             self._chunk = next(self._chunks, None)
             if self._chunk is None:
                 self._finish_tape()
-        if limit and paced and self._queued > limit:
+        if limit and paced and self.queued > limit:
             self._refuse(self._dialogue.too_slow(), "slow consumer")
 
     def _finish_tape(self) -> None:
@@ -566,7 +575,7 @@ class _Connection:
                 self._blocked = True
                 return
             sent += count
-            self._queued -= count
+            self.queued -= count
             self._offset += count
             if self._offset == len(data):
                 self._out.popleft()
@@ -625,7 +634,7 @@ class _Connection:
         self.report.dropped += sum(out.block.trades for out in self._out if out.block)
         kept = [out for out in self._out if out.block is None]
         self._out = collections.deque(begun + kept)
-        self._queued = sum(len(out.data) for out in self._out) - self._offset
+        self.queued = sum(len(out.data) for out in self._out) - self._offset
 
     def _send_eof(self) -> None:
         self._eof_sent = True

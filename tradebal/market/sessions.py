@@ -17,8 +17,9 @@ FULL_FRAME = 128
 _FRAMES = ((572, 1.2), (2_300, 2.6), (50_000, 15.0), (FULL_RATE, float(FULL_FRAME)))
 """Mean trades in a frame by trades a second, as the founding system saw them; between them on a log-log line."""
 
-_STEADY_RATE = 2_500
-_BURST_REST, _BURST_RATE = 3_500, 80_000
+STEADY_RATE = 2_500
+BURST_RATE = 80_000
+_BURST_REST = 3_500
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ def market_open(duration: float = 20.0, peak: float = FULL_RATE) -> Session:
     return Session("open", rate, duration, "the market open: 572 to 800,000 trades/s within a second, then decay")
 
 
-def steady(duration: float = math.inf, rate: float = _STEADY_RATE) -> Session:
+def steady(duration: float = math.inf, rate: float = STEADY_RATE) -> Session:
     """An ordinary hour: always the same rate."""
     return Session("steady", lambda _: rate, duration, "always the same rate, by default 2,500 trades/s")
 
 
-def burst(duration: float = 60.0, peak: float = _BURST_RATE, seed: int = 0) -> Session:
+def burst(duration: float = 60.0, peak: float = BURST_RATE, seed: int = 0) -> Session:
     """Midday: 3,500 a second, with bursts to 80,000 of a few tenths of a second every few seconds."""
     dice = random.Random(f"bursts {seed}")
     ends: list[tuple[float, float]] = []
