@@ -20,13 +20,7 @@ def load_handler(spec: str, options: Mapping[str, Any], context: Context) -> Han
 
     Modules in the current directory can be imported, as with `python -m`.
     """
-    factory = _find(spec)
-    try:
-        inspect.signature(factory).bind(context, **options)
-    except TypeError as error:
-        raise _error(spec, f"[worker.options]: {error}", hint=_takes(factory)) from None
-    except ValueError:
-        pass  # a callable without a known signature: calling it will show
+    factory = find_handler(spec, options)
     try:
         handler = factory(context, **options)
     except UserError:
@@ -38,6 +32,18 @@ def load_handler(spec: str, options: Mapping[str, Any], context: Context) -> Han
     if not isinstance(handler, Handler):
         raise _error(spec, "is not a handler", hint="derive the class from tradebal.handlers.Handler")
     return handler
+
+
+def find_handler(spec: str, options: Mapping[str, Any]) -> Any:
+    """Import the class and compare the options with its signature, without making one; UserError as `load_handler`."""
+    factory = _find(spec)
+    try:
+        inspect.signature(factory).bind(None, **options)  # None stands for the context
+    except TypeError as error:
+        raise _error(spec, f"[worker.options]: {error}", hint=_takes(factory)) from None
+    except ValueError:
+        pass  # a callable without a known signature: calling it will show
+    return factory
 
 
 def describe(error: BaseException, module: str = "") -> str:
