@@ -100,6 +100,7 @@ class Exec(Handler):
         process = self._process
         unread = self._unread
         self._close_stdin()
+        killed = False
         for number, seconds in ((signal.SIGTERM, self._stop_timeout), (signal.SIGKILL, _TERM_TIMEOUT)):
             if self._wait(process, seconds):
                 break
@@ -112,7 +113,10 @@ class Exec(Handler):
             )
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
+            killed = True
         process.wait()
+        if killed:
+            self._lose(unread)
         self._log_end(process)
         self._process = None
 
@@ -141,14 +145,15 @@ class Exec(Handler):
                 self._lose(unread - done)
                 done = framing.split(data[: max(0, done - unread)], self.context.framing)[0]
         if done < len(data):
-            rest = data[framing.split(data[:done], self.context.framing)[0] :]
+            kind = self.context.framing
+            taken = framing.split(data[:done], kind)[1]
             self.context.log.error(
                 "records not delivered, as the worker stops and the command takes none: shard=%d records=%d bytes=%d",
                 self.context.shard,
-                len(framing.records(rest, self.context.framing)),
-                len(rest),
+                len(framing.records(data, kind)) - taken,
+                len(data) - done,
             )
-            self._lose(len(rest))
+            self._lose(len(data) - done)
 
     def _must_give_up(self) -> bool:
         """Whether the worker was asked to stop so long ago that undelivered records can't be waited for."""

@@ -157,7 +157,7 @@ class Record(Handler):
             self._flush()
         finally:
             self._leave()
-        date = datetime.fromtimestamp(time_ns / 1e9, self._zone).date()
+        date = datetime.fromtimestamp(time_ns // 1_000_000_000, self._zone).date()
         path = self._directory / date.isoformat() / f"shard-{self.context.shard}.ndjson{self._format.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = self._open(path)
