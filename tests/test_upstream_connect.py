@@ -4,12 +4,14 @@ import contextlib
 import importlib.util
 import logging
 import os
+import select
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +76,9 @@ def wait_until_closed(client):
 
 
 def test_first_frames_in_the_same_segment_as_the_answer_are_not_swallowed():
-    greeting = frames.text(status("connected", "Connected Successfully").encode()) + frames.text(b'[{"ev":"T","sym":"A"}]')
+    greeting = frames.text(status("connected", "Connected Successfully").encode()) + frames.text(
+        b'[{"ev":"T","sym":"A"}]'
+    )
 
     def early(client):
         client.sendall(accept_upgrade(read_request(client)) + greeting)
@@ -317,7 +321,7 @@ def test_redirect_is_not_followed_but_shown(caplog, to):
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"\x15\x03\x01\xff\xfe\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+        b"HTTP/1.1 101 Ok\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
         b"HTTP/1.1 500 Oops\r\nContent-Length: many\r\n\r\n",
     ],
 )
@@ -423,7 +427,7 @@ def connector(url, timeout=30.0):
 
 
 def open_descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_cancel_lets_go_of_everything():
@@ -462,8 +466,6 @@ def test_connection_that_nobody_took_is_closed_by_cancel():
 
 
 def readable(fd):
-    import select
-
     return bool(select.select([fd], [], [], 0)[0])
 
 

@@ -155,8 +155,7 @@ def _explain(
             text = "the server ended the connection during the opening handshake; check feed.url, also ws:// or wss://"
             return "handshake", text, "normal", 0.0
         case websocket.WebSocketException() if "location" in answered:
-            to = urlsplit(answered["location"])
-            place = to._replace(netloc=to.netloc.rpartition("@")[2], query="", fragment="").geturl()
+            place = _shown(answered["location"])
             return "redirect", f"the server redirects to {place}; if you trust that, set feed.url to it", "slow", 0.0
         case websocket.WebSocketException():
             return (
@@ -220,3 +219,12 @@ def _retry_after(text: str) -> float:
         # A date with the zone -0000 comes without one.
         seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _shown(url: str) -> str:
+    """Return a URL that a server sent, without what may be secret in it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "what is no URL"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
