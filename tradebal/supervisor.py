@@ -155,6 +155,7 @@ class Supervisor:
             self._status = 1
             for child in self._children:
                 child.kill_group()
+                child.reap()
             raise
         finally:
             os.eventfd_write(self._done, 1)
@@ -219,11 +220,9 @@ class Supervisor:
     def _ended(self, child: _Child) -> None:
         assert child.process is not None
         pid, lived = child.process.pid, time.monotonic() - child.started_at
-        status = child.process.wait()
         self._poll.unregister(child.pidfd)
         del self._by_pidfd[child.pidfd]
-        os.close(child.pidfd)
-        child.process, child.kill_at = None, None
+        status = child.reap()
         how = f"signal={_signal_name(-status)}" if status < 0 else f"status={status}"
         if child.stopping:
             # SIGTERM kills what had no time yet to prepare for it, or has nothing to do then.
@@ -291,6 +290,15 @@ class _Child:
     def terminate(self) -> None:
         if self.process is not None:
             self.process.terminate()
+
+    def reap(self) -> int:
+        """Wait for the process, whose end is near, and return its status, negative for a signal."""
+        if self.process is None:
+            return 0
+        status = self.process.wait()
+        os.close(self.pidfd)
+        self.process, self.kill_at = None, None
+        return status
 
     def kill_group(self) -> None:
         # As long as the process isn't waited for, its id, which is its group's too, can't be another's.
