@@ -1,0 +1,72 @@
+"""The programs that are measured side by side, and how each is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import HERE, KEY, OUT, Contender
+
+READ_SIZE = 512 << 10
+"""Bytes per recv of the floor: the size at which it is fastest here (see README.md)."""
+
+
+@dataclass(frozen=True)
+class Balancer(Contender):
+    """The real `tradebal balancer`, as a user runs it."""
+
+    router: str = "native"
+
+    def command(self, url: str, directory: Path, shards: int, pipe_size: int) -> Sequence[str | Path]:
+        """See Contender."""
+        return balancer_command(url, directory, shards, pipe_size)
+
+    def environment(self) -> Mapping[str, str]:
+        """See Contender."""
+        return {"TRADEBAL_FEED_KEY": KEY, "TRADEBAL_ROUTER": self.router}
+
+
+def balancer_command(url: str, directory: Path, shards: int, pipe_size: int) -> Sequence[str | Path]:
+    """Write a configuration beside `directory`, and give the balancer's command line."""
+    config = directory.parent / "tradebal.toml"
+    config.write_text(
+        f'[feed]\nurl = "{url}"\n'
+        f'[shards]\ncount = {shards}\ndirectory = "{directory}"\npipe_size = {pipe_size}\n'
+        f'[overflow]\ndirectory = "{directory.parent / "overflow"}"\n'
+    )
+    return [sys.executable, "-m", "tradebal", "balancer", "--config", config]
+
+
+@dataclass(frozen=True)
+class Floor(Contender):
+    """recv → write of the same bytes, in C."""
+
+    way: str = "split"
+
+    def command(self, url: str, directory: Path, shards: int, pipe_size: int) -> Sequence[str | Path]:
+        """See Contender."""
+        port = url.split(":")[2].partition("/")[0]
+        return [OUT / "floor", port, directory, str(shards), str(pipe_size), str(READ_SIZE), self.way]
+
+
+@dataclass(frozen=True)
+class Client(Contender):
+    """A Python client that decodes each message, and encodes each trade again."""
+
+    script: str = ""
+    way: str = ""
+
+    def command(self, url: str, directory: Path, shards: int, pipe_size: int) -> Sequence[str | Path]:
+        """See Contender."""
+        return [sys.executable, HERE / self.script, url, directory, str(shards), str(pipe_size), *self.way.split()]
+
+
+OURS = Balancer("tradebal", "tradebal balancer")
+FLOOR = Floor("floor", "recv → write, split", websocket=False, by_shard=False)
+ROTATE = Floor("rotate", "recv → write, in turn", websocket=False, by_shard=False, way="rotate")
+NAIVE = Client("naive", "websocket-client + orjson", script="naive_client.py", way="plain")
+TUNED = Client("tuned", "the same, tuned", script="naive_client.py", way="tuned")
+PICOWS = Client("picows", "picows + orjson", script="picows_client.py")
+PYTHON = Balancer("python", "tradebal, Python router", router="python")
