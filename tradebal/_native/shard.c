@@ -1,0 +1,102 @@
+/* Stages each shard's records until its output, or the caller, takes them. */
+#include "core.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+bool shard_room(core *c, uint32_t number, size_t size)
+{
+    shard *s = shard_at(c, number);
+    if (c->writing && s->tail - s->head + size > STAGE_THRESHOLD)
+        shard_write(c, number);
+    const size_t pending = (size_t)(s->tail - s->head);
+    if (pending + size > STAGE_CAPACITY)
+        return false;
+    if (s->tail + size > s->base + STAGE_CAPACITY) {
+        const uint64_t by = s->head - s->base;
+        memmove(at_offset(c, s->base), at_offset(c, s->head), pending);
+        s->head -= by;
+        s->tail -= by;
+        s->boundary -= by;
+    }
+    return true;
+}
+
+static size_t read_length(const u8 *at)
+{
+    return (size_t)at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16 | (size_t)at[3] << 24;
+}
+
+void shard_append(core *c, uint32_t number, const u8 *record, size_t size)
+{
+    shard *s = shard_at(c, number);
+    u8 *to = at_offset(c, s->tail);
+    if (c->framing == FRAMING_LENGTH32) {
+        for (int i = 0; i < 4; i++)
+            to[i] = (u8)(size >> (8 * i));
+        memcpy(to + 4, record, size);
+        s->tail += size + 4;
+    } else {
+        memcpy(to, record, size);
+        to[size] = '\n';
+        s->tail += size + 1;
+    }
+    c->dirty[number] = 1;
+}
+
+void shard_take(core *c, uint32_t number, size_t count)
+{
+    shard *s = shard_at(c, number);
+    s->head += count;
+    if (s->head == s->tail) {
+        s->head = s->tail = s->boundary = s->base;
+        return;
+    }
+    if (c->framing == FRAMING_LENGTH32) {
+        while (s->boundary < s->head)
+            s->boundary += 4 + read_length(at_offset(c, s->boundary));
+    } else if (s->boundary < s->head) {
+        if (*at_offset(c, s->head - 1) == '\n') {
+            s->boundary = s->head;
+        } else {
+            /* There is one: whole records are staged, and each ends with it. */
+            const u8 *newline = memchr(at_offset(c, s->head), '\n', (size_t)(s->tail - s->head));
+            s->boundary = newline ? (uint64_t)(newline + 1 - at_offset(c, 0)) : s->tail;
+        }
+    }
+}
+
+void shard_write(core *c, uint32_t number)
+{
+    shard *s = shard_at(c, number);
+    const size_t pending = (size_t)(s->tail - s->head);
+    if (!pending || s->fd < 0 || s->stalled)
+        return;
+    ssize_t count;
+    do
+        count = write(s->fd, at_offset(c, s->head), pending);
+    while (count < 0 && errno == EINTR);
+    if (count > 0) {
+        c->total.writes++;
+        c->total.written += (uint64_t)count;
+        shard_take(c, number, (size_t)count);
+    }
+    if (count != (ssize_t)pending)
+        s->stalled = s->stall_unreported = true;
+}
+
+void shard_write_all(core *c)
+{
+    for (uint32_t group = 0; group < c->shards; group += 8) {
+        uint64_t any;
+        memcpy(&any, c->dirty + group, sizeof any);
+        if (!any)
+            continue;
+        for (uint32_t i = group; i < group + 8; i++)
+            if (c->dirty[i]) {
+                shard_write(c, i);
+                const shard *s = shard_at(c, i);
+                c->dirty[i] = s->tail != s->head;
+            }
+    }
+}
