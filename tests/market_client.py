@@ -2,20 +2,31 @@
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import websocket
 
 
-def connect(url: str, ca: Path | None = None) -> websocket.WebSocket:
-    options = {"ca_certs": str(ca)} if ca else None
-    return websocket.create_connection(url, timeout=20, sslopt=options)
+@contextlib.contextmanager
+def connected(url: str, ca: Path | None = None, buffer: int = 0) -> Iterator[websocket.WebSocket]:
+    """Connect; with `buffer` the kernel keeps only about so many unread bytes."""
+    tls = {"ca_certs": str(ca)} if ca else None
+    options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)] if buffer else []
+    client = websocket.create_connection(url, timeout=20, sslopt=tls, sockopt=options)
+    try:
+        yield client
+    finally:
+        # close() does nothing once a close frame was answered, and would then leave the socket open.
+        client.shutdown()
 
 
 @contextlib.contextmanager
-def logged_in(url: str, key: str = "key", topics: str = "T.*", ca: Path | None = None) -> Iterator[websocket.WebSocket]:
-    with contextlib.closing(connect(url, ca)) as client:
+def logged_in(
+    url: str, key: str = "key", topics: str = "T.*", ca: Path | None = None, buffer: int = 0
+) -> Iterator[websocket.WebSocket]:
+    with connected(url, ca, buffer) as client:
         assert statuses(client.recv()) == ["connected"]
         client.send(json.dumps({"action": "auth", "params": key}))
         assert statuses(client.recv()) == ["auth_success"]

@@ -168,6 +168,7 @@ class Provider:
         self._accounts: dict[str, _Connection] = {}
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
         self.start()
@@ -204,6 +205,7 @@ class Provider:
         """Stop listening, close all connections, and wait up to `timeout` seconds for each goodbye."""
         if self._listener is None or self._acceptor is None:
             return
+        self._stopping.set()
         # shutdown() wakes the accept() that close() alone would leave waiting.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -265,8 +267,12 @@ class Provider:
         while True:
             try:
                 sock, address = listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._stopping.is_set():
+                    return
+                _log.warning("cannot accept a client: %s", error)
+                self._stopping.wait(0.1)
+                continue
             with self._lock:
                 number = len(self._connections) + 1
                 connection = _Connection(self, sock, number, f"{address[0]}:{address[1]}")
