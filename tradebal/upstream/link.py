@@ -182,21 +182,20 @@ class Link:
 
         Call it too while not reading is the owner's own choice, else silence is taken for a dead connection.
         """
-        self._last_data = now
-        self._last_data_ns = self._clock_ns()
-        self._pinged = None
-        if self.phase is Phase.CLOSING:
-            if self._flowed:
+        self._heard(now)
+        if trades != self._trades:
+            self._trades = trades
+            if self.phase is not Phase.CLOSING:
+                self._flows()
+            elif self._flowed:
                 # What a connection brings after its loss was reported is not missing.
                 self._outage_from_ns = self._last_data_ns
-        elif trades != self._trades:
-            self._flows()
-        self._trades = trades
 
     def on_event(self, event: Event, now: float) -> None:
         """Act on what the router stopped at; REJECT is the owner's affair and ignored here."""
         if self.connection is None or self._session is None:
             return
+        self._heard(now)
         if event.kind is EventKind.CLOSE:
             self._on_close(event, self.connection, self._session, now)
         elif self.phase is Phase.CLOSING:
@@ -351,6 +350,11 @@ class Link:
         if self._pinged is not None:
             return self._pinged + self._feed.ping_timeout
         return self._last_data + self._feed.ping_interval
+
+    def _heard(self, now: float) -> None:
+        self._last_data = now
+        self._last_data_ns = self._clock_ns()
+        self._pinged = None
 
     def _flows(self) -> None:
         """Note that trades arrive from here on, which is where an outage ends."""
