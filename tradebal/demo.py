@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import csv
-import dataclasses
 import json
 import os
 import socket
@@ -14,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tradebal import config as configuration
 from tradebal import figures
 from tradebal.config import Config, Feed, Metrics, Overflow, Shards, Worker
 from tradebal.errors import UserError
 from tradebal.supervisor import Supervisor, Unit
+from tradebal.units import units, written
 from tradebal.view import View
 
 KEY = "demo"
@@ -96,12 +95,17 @@ class Demo:
             provider = Unit("simulate", self._provider_command())
             with Supervisor([provider], stdout=log, stderr=log) as simulator:
                 port = self._wait_for_port(simulator)
-                config = self._write_config(port)
+                config = self._configuration(port)
                 env = {**os.environ, "TRADEBAL_FEED_KEY": KEY}
-                with Supervisor(self._units(config), env=env, stdout=log, stderr=log) as system:
-                    last = self._watch(view, simulator, system, config)
+                with (
+                    written(config) as file,
+                    Supervisor(units(self._workers, file), env=env, stdout=log, stderr=log) as system,
+                ):
+                    last = self._watch(view, system, config)
                     system.stop()
-                    status = system.wait(60)
+                    status = system.wait()
+                simulator.stop()
+                simulator.wait()
         if status != 0:
             raise self._failed("a part of it did not end well")
         return self._outcome(last, time.monotonic() - began)
@@ -109,7 +113,7 @@ class Demo:
     def _provider_command(self) -> list[str]:
         files = ["--port-file", self._port_file, "--report", self._report_file, "--sent-log", self._sent_log]
         tls = ["--tls", "--ca-out", str(self._ca_file)] if self._tls else ["--no-tls"]
-        options = ["--port", "0", "--once", "--key", KEY, "--buffer", "0"]
+        options = ["--port", "0", "--key", KEY, "--buffer", "0"]
         return [sys.executable, "-m", "tradebal", *self._simulate, *options, *tls, *map(str, files)]
 
     def _wait_for_port(self, simulator: Supervisor) -> int:
@@ -119,11 +123,11 @@ class Demo:
                 raise self._failed("the simulated provider did not start")
         return int(self._port_file.read_text())
 
-    def _write_config(self, port: int) -> Config:
+    def _configuration(self, port: int) -> Config:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             metrics_port = probe.getsockname()[1]
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
-        config = Config(
+        return Config(
             feed=Feed(
                 url=f"{'wss' if self._tls else 'ws'}://localhost:{port}/stocks",
                 ca_file=self._ca_file if self._tls else None,
@@ -133,18 +137,8 @@ class Demo:
             worker=Worker(handler="tradebal.handlers.audit:Audit", options={"report_directory": str(self._directory)}),
             metrics=Metrics(address=f"127.0.0.1:{metrics_port}", interval=_REFRESH),
         )
-        path = self._directory / "tradebal.toml"
-        path.write_text(configuration.dump(config))
-        return dataclasses.replace(config, source=path)
 
-    def _units(self, config: Config) -> list[Unit]:
-        def command(*arguments: str) -> Sequence[str]:
-            return [sys.executable, "-m", "tradebal", *arguments, "--config", str(config.source)]
-
-        workers = [Unit(f"worker-{n}", command("worker", str(n)), stage=1) for n in range(self._workers)]
-        return [*workers, Unit("balancer", command("balancer")), Unit("exporter", command("exporter"), stage=2)]
-
-    def _watch(self, view: View, simulator: Supervisor, system: Supervisor, config: Config) -> figures.Figures:
+    def _watch(self, view: View, system: Supervisor, config: Config) -> figures.Figures:
         """Show figures until the provider has sent all and the handlers have had it; returns the last ones."""
         before: figures.Figures | None = None
         began = time.monotonic()
@@ -160,8 +154,6 @@ class Demo:
                 deadline = time.monotonic() + _CATCH_UP_TIMEOUT
             if before is not None and sent is not None and (before.handled >= sent or time.monotonic() > deadline):
                 return before
-            if sent is None and not simulator.pid("simulate") and not self._report_file.exists():
-                raise self._failed("the simulated provider ended too early")
             if system.wait(_REFRESH / 5) is not None:
                 raise self._failed("a part of it ended too early")
 

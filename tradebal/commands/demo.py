@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from pathlib import Path
 
@@ -29,9 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     import trustme  # noqa: F401 (say at once what is missing, not after the simulator failed)
     import websockets  # noqa: F401
 
+    from tradebal import log
     from tradebal.demo import Demo
     from tradebal.view import PictureView, View, open_view
 
+    log.setup("demo", logging.WARNING)
     title = "tradebal demo: a market open, simulated"
     with tempfile.TemporaryDirectory(prefix="tradebal-demo-") as directory:
         demo = Demo(

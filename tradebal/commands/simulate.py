@@ -23,7 +23,7 @@ from tradebal.errors import UserError
 from tradebal.kinds import RefusedError, Size
 
 if TYPE_CHECKING:
-    from tradebal.market.server import Provider
+    from tradebal.market.server import Provider, SentLog
     from tradebal.market.sessions import Session
 
 HELP = "a provider to test against, with a realistic market"
@@ -46,16 +46,17 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
-        "Serve Massive's stock trades as Massive does, from a market that is made up but has a real one's symbols, "
-        "skew, fields and rates. Every client gets the session from its own start; the same --seed makes the same "
-        "trades. Trades are numbered 1, 2, 3… (`q`), so losses and duplicates show."
-    )
+    parser.description = """\
+Serve Massive's stock trades as Massive does, from a market that is made up but has a real one's symbols, skew,
+fields and rates. Every client gets the session from its own start; the same --seed makes the same trades. Trades are
+numbered 1, 2, 3… (`q`), so that losses and duplicates show."""
     parser.epilog = _EPILOG
     play = parser.add_argument_group("what is played")
     play.add_argument("--session", choices=("open", "steady", "burst", "max"), default="open", help="default: open")
     play.add_argument("--rate", type=_positive, metavar="N", help="trades/s: of steady, or the peak of open and burst")
-    play.add_argument("--duration", type=_positive, metavar="S", help="seconds (default: open and max 20, burst 60)")
+    play.add_argument(
+        "--duration", type=_positive, metavar="S", help="default: open and max 20, burst 60, steady without end"
+    )
     play.add_argument("--trades", type=_count, metavar="N", help="end after N trades")
     play.add_argument("--seed", type=int, default=0, metavar="N", help="another market (default: 0)")
     play.add_argument("--repeat", action="store_true", help="play the session again and again; numbers go on")
@@ -70,8 +71,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     manners.add_argument(
         "--key", action="append", default=[], help="a made-up key to accept (repeatable; default: any)"
     )
-    manners.add_argument("--login-timeout", type=_positive, default=10.0, metavar="S", help="default: 10")
-    manners.add_argument("--ping-every", type=_seconds, default=30.0, metavar="S", help="default: 30; 0: never")
+    manners.add_argument(
+        "--login-timeout", type=_positive, default=10.0, metavar="S", help="until auth_timeout (default: 10)"
+    )
+    manners.add_argument("--ping-every", type=_seconds, default=30.0, metavar="S", help="0: never (default: 30)")
     manners.add_argument(
         "--buffer",
         type=_size,
@@ -86,7 +89,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="which of two connections with one key dies (default: random, by --seed)",
     )
     record = parser.add_argument_group("what was sent")
-    record.add_argument("--report", type=Path, metavar="FILE", help="write the final counts there (JSON)")
+    record.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the counts there (JSON), when a client has had the whole session, and at the end",
+    )
     record.add_argument(
         "--sent-log",
         type=Path,
@@ -133,8 +141,11 @@ def run(args: argparse.Namespace) -> int:
             _log.info("listening: url=%s session=%s seed=%d", provider.url, session.name, args.seed)
             if args.port_file:
                 _write(args.port_file, f"{provider.port}\n")
-            _watch(provider, stop, once=args.once)
-        _report(provider, args)
+            while _watch(provider, stop) and not args.once:
+                # Whoever waits for the report need not stop us to get it.
+                _report(provider, args, sent_log)
+                provider.finished.clear()
+        _report(provider, args, sent_log)
     return 0
 
 
@@ -178,23 +189,25 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _watch(provider: Provider, stop: threading.Event, *, once: bool) -> None:
-    """Log progress once a second until it is time to end."""
-    before, since = 0, time.monotonic()
+def _watch(provider: Provider, stop: threading.Event) -> bool:
+    """Log progress once a second until a client has had the whole session (True), or it is time to end (False)."""
+    before = 0
+    due = time.monotonic() + 1
     while not stop.wait(0.05):
-        if once and provider.finished.is_set():
-            return
-        elapsed = time.monotonic() - since
-        if elapsed < 1:
+        if provider.finished.is_set():
+            return True
+        if time.monotonic() < due:
             continue
-        since += elapsed
-        sent, backlog = provider.report().trades, provider.backlog()
-        if sent != before or backlog:
-            _log.info("sending: rate=%.0f trades=%d backlog_bytes=%d", (sent - before) / elapsed, sent, backlog)
+        due += 1
+        sent = provider.report().trades
+        if sent != before or provider.backlog():
+            _log.info("sending: rate=%d trades=%d backlog_bytes=%d", sent - before, sent, provider.backlog())
         before = sent
+    return False
 
 
-def _report(provider: Provider, args: argparse.Namespace) -> None:
+def _report(provider: Provider, args: argparse.Namespace, sent_log: SentLog | None) -> None:
+    """Log the counts, and write them where they were asked for; the report comes last, so it says that all is there."""
     report = provider.report()
     _log.info(
         "sent: clients=%d trades=%d frames=%d bytes=%d peak=%d",
@@ -204,6 +217,8 @@ def _report(provider: Provider, args: argparse.Namespace) -> None:
         report.bytes,
         report.peak,
     )
+    if sent_log:
+        sent_log.flush()
     if args.report:
         outcome = {"session": args.session, "seed": args.seed, "tls": args.tls, **dataclasses.asdict(report)}
         _write(args.report, json.dumps(outcome, indent=2) + "\n")

@@ -130,8 +130,13 @@ class SentLog:
         with self._lock:
             self._writer.writerow((client, block.first, block.trades, monotonic_ns))
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Write what is buffered."""
+        with self._lock:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Write what is buffered, and close the file."""
         self._file.close()
 
 
