@@ -39,5 +39,5 @@ def test_a_line_comes_at_each_interval(context, caplog):
 
 @pytest.mark.parametrize("interval", [-1, "10", None])
 def test_bad_interval_is_named(context, interval):
-    with pytest.raises(ValueError, match="interval = .*must be a number of seconds"):
+    with pytest.raises(ValueError, match=r"interval = .*must be a number of seconds"):
         Count(context, interval=interval)

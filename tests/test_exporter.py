@@ -1,0 +1,277 @@
+"""The exporter: one address for all units, whatever lies in the directory and whoever connects."""
+
+import contextlib
+import http.client
+import os
+import re
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.waiting import until
+from tests.workers import Process
+from tradebal import exporter, metrics
+from tradebal.config import Config, Shards
+from tradebal.config import Metrics as MetricsConfig
+from tradebal.errors import UserError
+from tradebal.exporter import Exporter, merge
+from tradebal.metrics import Publisher
+from tradebal.notify import Notifier
+
+
+def publish(directory, unit, trades=1.0, **labels):
+    registry = CollectorRegistry()
+    Counter("tradebal_things", 'Things \\ with "quotes" and\nlines.', registry=registry).inc(trades)
+    Histogram("tradebal_took_seconds", "Time.", registry=registry, buckets=(0.1, 1)).observe(0.5)
+    Gauge("tradebal_odd", "Odd.", ["name"], registry=registry).labels('a"b\\c\nd}{ é\x85').set(float("nan"))
+    Publisher(registry, directory, unit, labels).publish()
+
+
+def samples(text):
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@pytest.fixture
+def config(tmp_path):
+    shards = Shards(count=2, directory=tmp_path)
+    return Config(shards=shards, metrics=MetricsConfig(address="127.0.0.1:0"))
+
+
+@pytest.fixture
+def served(config):
+    """An exporter that answers, in a thread of this process."""
+    it = Exporter(config)
+    stop = threading.Event()
+    thread = threading.Thread(target=it.serve, args=(stop.is_set, Notifier()))
+    thread.start()
+    yield it
+    stop.set()
+    thread.join()
+    it.close()
+    until(lambda: not [t for t in threading.enumerate() if "process_request_thread" in t.name], "the requests' end")
+
+
+def ask(served, path="/metrics", method="GET"):
+    host, _, port = served.address.rpartition(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+
+
+def test_all_units_are_merged_into_one_valid_text(tmp_path):
+    publish(tmp_path, "balancer", 10)
+    publish(tmp_path, "worker-0", 4, shard="0")
+    publish(tmp_path, "worker-1", 6, shard="1")
+    text = merge(tmp_path, ["balancer", "worker-0", "worker-1"])
+    found = samples(text)
+    assert found["tradebal_things_total", ()] == 10
+    assert found["tradebal_things_total", (("shard", "0"),)] == 4
+    assert found["tradebal_things_total", (("shard", "1"),)] == 6
+    assert found["tradebal_took_seconds_bucket", (("le", "1.0"), ("shard", "1"))] == 1
+    assert found["tradebal_up", (("unit", "worker-1"),)] == 1
+    types = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(types) == len(set(types))
+
+
+def test_one_units_text_passes_unchanged(tmp_path):
+    publish(tmp_path, "balancer", 10)
+    own = (tmp_path / "balancer.prom").read_text()
+    assert merge(tmp_path, ["balancer"]).endswith(own)
+
+
+def test_unit_that_writes_no_more_is_down_and_its_figures_are_gone(tmp_path):
+    publish(tmp_path, "balancer", 10)
+    publish(tmp_path, "worker-0", 4, shard="0")
+    age(tmp_path / "balancer.prom", metrics.STALE_AFTER + 1)
+    age(tmp_path / "worker-0.prom", metrics.STALE_AFTER - 5)
+    found = samples(merge(tmp_path, ["balancer", "worker-0", "worker-1"]))
+    assert found["tradebal_up", (("unit", "balancer"),)] == 0
+    assert found["tradebal_up", (("unit", "worker-0"),)] == 1
+    assert found["tradebal_up", (("unit", "worker-1"),)] == 0
+    assert ("tradebal_things_total", ()) not in found
+    assert found["tradebal_things_total", (("shard", "0"),)] == 4
+
+
+def test_unit_that_is_not_configured_counts_while_it_is_up(tmp_path):
+    publish(tmp_path, "worker-9", 4, shard="9")
+    assert ("tradebal_up", (("unit", "worker-9"),)) in samples(merge(tmp_path, ["balancer"]))
+    age(tmp_path / "worker-9.prom", 60)
+    assert ("tradebal_up", (("unit", "worker-9"),)) not in samples(merge(tmp_path, ["balancer"]))
+
+
+def test_series_that_two_units_claim_appears_once(tmp_path):
+    publish(tmp_path, "balancer", 10)
+    publish(tmp_path, "stray", 4)
+    text = merge(tmp_path, ["balancer"])
+    assert text.count("\ntradebal_things_total ") == 1
+    assert samples(text)["tradebal_things_total", ()] == 10
+
+
+def test_units_that_disagree_on_a_metrics_type_do_not_break_it(tmp_path):
+    (tmp_path / "a.prom").write_text("# TYPE x gauge\nx 1\n")
+    (tmp_path / "b.prom").write_text('# TYPE x untyped\nx{y="1"} 2\nz 3\n')
+    found = samples(merge(tmp_path, []))
+    assert found["x", ()] == 1
+    assert ("x", (("y", "1"),)) not in found
+    assert found["z", ()] == 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_half_written_or_damaged_file_never_breaks_the_rest(tmp_path_factory, data):
+    directory = tmp_path_factory.mktemp("metrics")
+    publish(directory, "balancer", 10)
+    publish(directory, "worker-0", 4, shard="0")
+    path = directory / "worker-0.prom"
+    whole = path.read_bytes()
+    if data.draw(st.booleans()):
+        path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    else:
+        at = data.draw(st.integers(0, len(whole)))
+        path.write_bytes(whole[:at] + data.draw(st.binary(max_size=6)) + whole[at:] + b"\n")
+    text = merge(directory, ["balancer", "worker-0"])
+    found = samples(text)
+    assert found["tradebal_things_total", ()] == 10
+    assert found["tradebal_up", (("unit", "balancer"),)] == 1
+    # A line feed inside a line, whole otherwise, would be two samples to Prometheus.
+    assert all(re.match(r"#|[a-zA-Z_:][^ {]*(\{.*\})? \S+( -?\d+)?$", line) for line in text.split("\n")[:-1])
+
+
+def test_metrics_health_and_page_are_served(served, tmp_path):
+    publish(tmp_path / "metrics", "balancer", 10)
+    publish(tmp_path / "metrics", "<b>", 10)
+    status, headers, text = ask(served)
+    assert status == 200
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'tradebal_up{unit="balancer"} 1\n' in text
+    assert 'tradebal_up{unit="worker-1"} 0\n' in text
+    assert ask(served, "/metrics?x=1")[2] == text
+    assert ask(served, "/-/healthy")[::2] == (200, "healthy\n")
+    status, headers, page = ask(served, "/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "<td>balancer<td>up<td>wrote 0 s ago" in page
+    assert "<td>worker-0<td>down<td>never wrote" in page
+    assert "<b>" not in page
+    assert ask(served, "/etc/passwd")[0] == 404
+
+
+def test_head_has_the_headers_only(served):
+    status, headers, text = ask(served, method="HEAD")
+    assert (status, text) == (200, "")
+    assert int(headers["Content-Length"]) == len(ask(served)[2])
+    assert headers["Server"] == "tradebal"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_whatever_would_change_something_is_refused(served, method):
+    status, headers, _ = ask(served, method=method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_garbage_is_answered_or_dropped_and_the_next_client_is_served(served):
+    host, _, port = served.address.rpartition(":")
+    for garbage in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"A" * 70_000 + b"\r\n",
+    ):
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            client.sendall(garbage)
+            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(65536):
+                    pass
+    assert ask(served)[0] == 200
+
+
+def test_many_slow_clients_keep_nobody_else_out(served):
+    host, _, port = served.address.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        slow = []
+        for _ in range(3 * exporter._CLIENTS):
+            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            client.sendall(b"GET /metrics HTTP/1.0\r\nX: ")
+            slow.append(client)
+        assert ask(served)[0] == 200
+        served_threads = [t for t in threading.enumerate() if "process_request_thread" in t.name]
+        assert len(served_threads) <= 2 * exporter._CLIENTS + 1
+        assert slow[0].recv(1) == b""
+
+
+def test_client_that_trickles_is_ended_when_its_time_is_up(config, monkeypatch):
+    monkeypatch.setattr(exporter, "_CLIENT_TIMEOUT", 0.3)
+    it = Exporter(config)
+    done = threading.Event()
+    thread = threading.Thread(target=it.serve, args=(done.is_set, Notifier()))
+    thread.start()
+    try:
+        host, _, port = it.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=0.02) as client:
+            client.sendall(b"GET /metrics HTTP/1.0\r\nX: ")
+
+            def ended():
+                try:
+                    client.sendall(b"y")
+                    return client.recv(1) == b""
+                except TimeoutError:
+                    return False
+                except OSError:
+                    return True
+
+            until(ended, "the exporter to end it")
+    finally:
+        done.set()
+        thread.join()
+        it.close()
+    until(lambda: not [t for t in threading.enumerate() if "process_request_thread" in t.name], "the requests' end")
+
+
+def test_taken_port_is_a_clear_error_with_its_own_exit_status(config):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        taken = Config(shards=config.shards, metrics=MetricsConfig(address=f"127.0.0.1:{port}"))
+        with pytest.raises(UserError, match=f"another process listens on 127.0.0.1:{port}") as caught:
+            Exporter(taken)
+    assert caught.value.code == 3
+    assert "ss -ltnp" in caught.value.hint
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:9570", "name.invalid:9570"])
+def test_address_of_another_machine_is_a_clear_error(config, address):
+    with pytest.raises(UserError, match=r"\[metrics\] address"):
+        Exporter(Config(shards=config.shards, metrics=MetricsConfig(address=address)))
+
+
+def test_command_serves_and_stops_on_sigterm(tmp_path):
+    file = tmp_path / "tradebal.toml"
+    file.write_text(f"[shards]\ndirectory = '{tmp_path}'\n")
+    process = Process(["exporter", "--config", str(file), "--address", "127.0.0.1:0"], tmp_path, tmp_path / "log", {})
+    try:
+        process.says("exporter started: address=127.0.0.1:")
+        port = int(re.search(r"address=127\.0\.0\.1:(\d+)", process.log())[1])
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("GET", "/metrics")
+            assert b'tradebal_up{unit="worker-7"} 0' in connection.getresponse().read()
+        process.send(signal.SIGTERM)
+        assert process.ends() == 0
+        assert "Traceback" not in process.log()
+    finally:
+        process.kill()

@@ -1,0 +1,82 @@
+"""The metrics files: written whole, read with suspicion."""
+
+import logging
+import os
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from tradebal import metrics
+from tradebal.metrics import Publisher
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+def test_what_is_published_reads_back(registry, tmp_path):
+    counter = Counter("tradebal_things", "Things.", ["kind"], registry=registry)
+    counter.labels("a").inc(2)
+    counter.labels("b").inc(3)
+    Publisher(registry, tmp_path / "not" / "there" / "yet", "worker-0").publish()
+    units = metrics.read(tmp_path / "not" / "there" / "yet")
+    assert list(units) == ["worker-0"]
+    assert metrics.value(units["worker-0"], "tradebal_things_total") == 5
+    assert metrics.value(units["worker-0"], "tradebal_things_total", kind="b") == 3
+    assert metrics.value(units["worker-0"], "tradebal_nothing_total") == 0
+
+
+def test_publishers_labels_are_on_every_series_that_does_not_have_them_itself(registry, tmp_path):
+    Counter("plain", "Plain.", registry=registry).inc()
+    Counter("own", "Own.", ["shard"], registry=registry).labels("7").inc()
+    Histogram("took", "Took.", registry=registry, buckets=(1,)).observe(0.5)
+    Publisher(registry, tmp_path, "worker-3", {"shard": "3"}).publish()
+    text = (tmp_path / "worker-3.prom").read_text()
+    assert 'plain_total{shard="3"} 1.0\n' in text
+    assert 'own_total{shard="7"} 1.0\n' in text
+    assert 'took_bucket{le="1.0",shard="3"} 1.0\n' in text
+    assert 'took_sum{shard="3"} 0.5\n' in text
+    assert "_created" not in text
+
+
+def test_publishing_again_does_not_change_the_registry(registry, tmp_path):
+    Counter("plain", "Plain.", registry=registry).inc()
+    publisher = Publisher(registry, tmp_path, "worker-3", {"shard": "3"})
+    publisher.publish()
+    first = (tmp_path / "worker-3.prom").read_text()
+    publisher.publish()
+    assert (tmp_path / "worker-3.prom").read_text() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["worker-3.prom"]
+
+
+def test_failure_to_write_is_logged_once_and_so_is_its_end(registry, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "place").write_text("in the way")
+    publisher = Publisher(registry, tmp_path / "place", "balancer")
+    publisher.publish()
+    publisher.publish()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"file={tmp_path}/place/balancer.prom error=Not a directory" in caplog.text
+    (tmp_path / "place").unlink()
+    publisher.publish()
+    publisher.publish()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_files_that_are_none_of_ours_are_left_out(registry, tmp_path):
+    Counter("good", "Good.", registry=registry).inc()
+    Publisher(registry, tmp_path, "good").publish()
+    (tmp_path / "half.prom").write_text('# TYPE x counter\nx_total{shard="0')
+    (tmp_path / "garbage.prom").write_text("}{ this is no metric\n")
+    (tmp_path / "binary.prom").write_bytes(b"\xff\xfe\n")
+    (tmp_path / "other.txt").write_text("x_total 1\n")
+    (tmp_path / ".hidden.prom").write_text("x_total 1\n")
+    (tmp_path / "folder.prom").mkdir()
+    os.mkfifo(tmp_path / "fifo.prom")
+    (tmp_path / "dangling.prom").symlink_to(tmp_path / "nothing")
+    assert list(metrics.read(tmp_path)) == ["good"]
+
+
+def test_missing_directory_has_no_units(tmp_path):
+    assert metrics.read(tmp_path / "nothing") == {}

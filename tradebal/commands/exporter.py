@@ -1,0 +1,40 @@
+"""`tradebal exporter`: the process that Prometheus asks."""
+
+from __future__ import annotations
+
+import argparse
+
+from tradebal import log
+from tradebal.cli import add_config_argument
+
+HELP = "serve the figures of all units to Prometheus"
+
+_EPILOG = """\
+examples:
+  tradebal exporter
+  tradebal exporter --address 127.0.0.1:0      any free port; the log says which
+  curl -s http://127.0.0.1:9570/metrics
+
+/metrics has all units' figures, /-/healthy tells that the exporter answers, / is a page for people. Who runs
+node_exporter already can do without: point its textfile collector to [shards] directory, folder metrics.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = "Serves what balancer and workers write about themselves, by HTTP, in Prometheus' text format."
+    parser.epilog = _EPILOG
+    add_config_argument(parser)
+    parser.add_argument("--address", metavar="HOST:PORT", help="instead of the configuration's [metrics] address")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop; returns the exit status."""
+    from tradebal import exporter
+    from tradebal.config import load_config, override
+
+    config = load_config(args)
+    if args.address is not None:
+        config = override(config, "metrics.address", args.address, "--address")
+    log.setup("exporter")
+    return exporter.run(config)
