@@ -95,8 +95,9 @@ def merge(directory: Path, expected: Sequence[str]) -> str:
         for family, theirs in parsed.items():
             ours = families.setdefault(family, _Family(theirs.kind, theirs.text))
             if ours.kind == theirs.kind:
-                # A series that two units claim would make Prometheus refuse it: the first one's stands.
-                ours.samples = theirs.samples | ours.samples
+                for series, line in theirs.samples.items():
+                    # Where two units claim a series, the first one's stands: Prometheus takes it only once.
+                    ours.samples.setdefault(series, line)
     lines = [
         f"# HELP tradebal_up Whether the unit wrote its metrics within the last {STALE_AFTER:g} seconds: 1, else 0.",
         "# TYPE tradebal_up gauge",
