@@ -181,7 +181,7 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
     }
     c->at = (uint64_t)(object - message);
     if (delimiter)
-        c->expected = AT_DELIMITER;
+        c->expected = c->single && !c->inner ? AT_END : AT_DELIMITER;
     c->ends_next += count;
     c->batch_left -= count;
     c->total.trades += count;
