@@ -340,3 +340,13 @@ except RecordingError as error:
     assert [record.time_ns for record in found] == list(range(len(found)))
     assert len(found) >= 6
     assert "as after a crash" in warning
+
+
+def test_the_documentations_example_is_a_recording(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "recordings.md").read_text()
+    example = next(block for block in page.split("```") if '\n{"tradebal-recording"' in block)
+    path = tmp_path / "example"
+    path.write_text(example.removeprefix("\n"))
+    found, warning = read(path)
+    assert [record.kind for record in found] == [Kind.NOTE, Kind.LOGIN_TEXT, Kind.TEXT]
+    assert warning == ""

@@ -168,6 +168,20 @@ def test_a_part_of_the_day_is_chosen_by_new_yorks_clocks(
     assert not chunks or chunks[0][0] == 0.0
 
 
+def test_a_part_of_the_day_is_played_once_even_if_the_recording_goes_on_for_days(tmp_path: Path) -> None:
+    day = 24 * 3600 * SECOND
+    times = [NINE_THIRTY - day // 2, NINE_THIRTY, NINE_THIRTY + SECOND, NINE_THIRTY + day, NINE_THIRTY + 2 * day]
+    path = recording(tmp_path / "tape", times)
+    for between, expected in (
+        (Between(time(9, 30), time(9, 31)), [1, 2]),
+        (Between(time(9, 30)), [0]),
+        (Between(None, time(9, 31)), [1, 2]),
+        (Between(), [0, 1, 2, 3, 4]),
+    ):
+        chunks = played(ReplayTape(path, MASSIVE.rule, between=between))
+        assert numbers([message for _, messages in chunks for message in messages]) == expected
+
+
 # What a trade is
 
 
@@ -365,7 +379,7 @@ def test_the_command_fails_if_the_tape_was_damaged(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--from", "10:00", "--until", "09:30"], "--until must be later"),
-        (["--ca-out", "ca.pem"], "--ca-out needs --tls"),
+        (["--ca-out", "ca.pem"], "--tls and --ca-out go together"),
         (["--speed", "0"], "greater than 0"),
         (["--speed", "nan"], "greater than 0"),
         (["--from", "25:00"], "invalid time of day value: '25:00'"),

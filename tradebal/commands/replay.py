@@ -26,7 +26,7 @@ examples:
   tradebal replay us-trades-2013-10-07.csv.gz --speed 60    a CSV of trades, an hour a minute
 
 To have it balanced, give its address to the balancer, and any key:
-  printf '[feed]\\nurl = "ws://127.0.0.1:8765/stocks"\\n' > replay.toml
+  printf '[feed]\\nurl = "ws://127.0.0.1:9080/stocks"\\n' > replay.toml
   TRADEBAL_FEED_KEY=any tradebal run --config replay.toml
 """
 
@@ -46,7 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="factor on the recording's pace, or max: as fast as each client reads (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--from", dest="since", type=_clock, metavar="HH:MM", help="play from this time of day on, New York time"
+        "--from",
+        dest="since",
+        type=_clock,
+        metavar="HH:MM",
+        help="play from this time of day on, New York time, one day",
     )
     parser.add_argument("--until", type=_clock, metavar="HH:MM", help="play up to this time of day, New York time")
     parser.add_argument(
@@ -62,11 +66,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    server.add_argument("--port", type=_port, default=8765, help="port to listen on, 0: any free one (default: 8765)")
-    server.add_argument("--tls", action="store_true", help="serve wss, with a certificate made for this run")
+    server.add_argument("--port", type=_port, metavar="N", help="default: 9080, with TLS 9443; 0: any free one")
+    server.add_argument("--port-file", type=Path, metavar="FILE", help="write the port there once it listens")
     server.add_argument(
-        "--ca-out", type=Path, metavar="FILE", help="with --tls: write there (PEM) what a client must trust"
+        "--tls", action=argparse.BooleanOptionalAction, default=False, help="wss, with a certificate made for this run"
     )
+    server.add_argument("--ca-out", type=Path, metavar="FILE", help="write the certificate to trust there (PEM)")
     server.add_argument("--report", type=Path, metavar="FILE", help="write what was sent as JSON when it ends")
 
 
@@ -79,21 +84,21 @@ def run(args: argparse.Namespace) -> int:
 
     if args.since is not None and args.until is not None and args.until <= args.since:
         raise UserError("--until must be later in the day than --from", code=2)
-    if args.ca_out and not args.tls:
-        raise UserError("--ca-out needs --tls", code=2)
+    if args.tls != bool(args.ca_out):
+        raise UserError("--tls and --ca-out go together: a client must be able to trust the certificate", code=2)
     with open_source(args.file, args.date) as source:
         rule = rule_of(source)
         dialogue = dialogue_of(args.profile or source.profile, source.url, rule)
     tape = ReplayTape(args.file, rule, args.speed, args.trades_per_frame, args.date, Between(args.since, args.until))
     log.setup("replay")
-    authority = ThrowAwayAuthority(args.host) if args.tls else None
-    if authority and args.ca_out:
+    authority = ThrowAwayAuthority(*({args.host} - {"0.0.0.0", "::"})) if args.tls else None  # noqa: S104
+    if authority:
         _write(args.ca_out, authority.pem)
     provider = Provider(
         tape,
         dialogue,
         host=args.host,
-        port=args.port,
+        port=(9443 if args.tls else 9080) if args.port is None else args.port,
         tls=authority.server_context() if authority else None,
         manners=Manners(close_at_end=args.once),
     )
@@ -101,19 +106,26 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with provider, contextlib.suppress(KeyboardInterrupt):
+        if args.port_file:
+            _write(args.port_file, b"%d\n" % provider.port)
         print(f"listening: url={provider.url}", flush=True)
         done.wait()
     report = provider.report()
     if args.report:
-        _write(args.report, json.dumps(dataclasses.asdict(report), indent=2).encode() + b"\n")
+        _write(
+            args.report, json.dumps({"file": str(args.file), **dataclasses.asdict(report)}, indent=2).encode() + b"\n"
+        )
     print(f"sent: trades={report.trades} frames={report.frames} bytes={report.bytes} clients={len(report.clients)}")
     whole = any(client.finished and not client.dropped for client in report.clients)
     return 1 if tape.damage or (args.once and not whole) else 0
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Write the file at once and whole, so that whoever waits for it never reads half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.write_bytes(data)
+        draft.write_bytes(data)
+        draft.replace(path)
     except OSError as error:
         raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
 

@@ -39,7 +39,7 @@ _DAY_NS = 24 * _HOUR_NS
 
 @dataclass(frozen=True)
 class Between:
-    """A part of the day by New York's clocks; `since` is in it, `until` isn't. None: from the start, to the end."""
+    """A part of the first day that has it, by New York's clocks; `until` isn't in it. None: the day's start or end."""
 
     since: time | None = None
     until: time | None = None
@@ -140,20 +140,25 @@ def rule_of(source: Source) -> Rule:
 
 def _selected(messages: Iterator[Message], between: Between) -> Iterator[Message]:
     if between.since is None and between.until is None:
-        return messages
+        yield from messages
+        return
     since = _nanoseconds(between.since) if between.since else 0
     until = _nanoseconds(between.until) if between.until else _DAY_NS
     zone = new_york()
     offsets: dict[int, int] = {}
-
-    def clock(time_ns: int) -> int:
-        hour = time_ns // _HOUR_NS
+    playing: int | None = None
+    for message in messages:
+        hour = message.time_ns // _HOUR_NS
         if hour not in offsets:
             offset = datetime.fromtimestamp(hour * 3600, UTC).astimezone(zone).utcoffset()
             offsets[hour] = int(offset.total_seconds()) * _SECOND_NS if offset else 0
-        return (time_ns + offsets[hour]) % _DAY_NS
-
-    return (message for message in messages if since <= clock(message.time_ns) < until)
+        day, clock = divmod(message.time_ns + offsets[hour], _DAY_NS)
+        if playing is None and since <= clock < until:
+            playing = day
+        if playing is not None:
+            if clock >= until or day != playing:
+                return
+            yield message
 
 
 def _nanoseconds(clock: time) -> int:
