@@ -495,8 +495,8 @@ print(it.timed_out().text)
     assert done.stderr == ""
 
 
-def test_failed_tries_leave_no_descriptors_behind(caplog):
-    with owner("ws://127.0.0.1:1/stocks") as it:
+def test_failed_tries_leave_no_descriptors_behind():
+    with owner("ws://127.0.0.1:1/stocks", connect_timeout=600.0) as it:
         it.run_until(lambda: it.link.disconnects["refused"] >= 1, "a failure")
         before = open_descriptors()
         for count in range(2, 12):

@@ -109,6 +109,16 @@ def test_warning_is_the_cause_of_a_loss_for_a_while_only():
     assert it.named(90.0) is None
 
 
+def test_of_several_warnings_the_more_telling_one_counts():
+    it = session_of(Feed())
+    it.opened(0.0)
+    for name in ("force_disconnect", "slow_consumer", "force_disconnect"):
+        it.message(status(name), 1.0)
+    assert it.named(2.0).reason == "slow_consumer"
+    it.message(status("force_disconnect"), 100.0)
+    assert it.named(101.0).reason == "force_disconnect"
+
+
 def test_trouble_after_login_is_judged_by_its_kind():
     it = session_of(Feed())
     it.opened(0.0)

@@ -32,7 +32,8 @@ class Trouble:
 
     `fields` must all match, and `contains` (lower case) must occur somewhere in it. `reason` is the metrics label,
     `text` says what it is and what to do. `during`: "any" ends the connection at once; "login" does so only while
-    logging in, and is a warning later; "never" only warns, and names the cause if the provider closes next.
+    logging in, and is a warning later; "never" only warns, and names the cause if the provider closes next. Of several
+    that match one object, or are named one after the other, the profile's first one counts.
     """
 
     fields: Mapping[str, str]

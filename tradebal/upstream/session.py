@@ -131,7 +131,10 @@ class Session:
         if trouble.during == "any" or (trouble.during == "login" and not self.live):
             return Outcome(failure=Failure(trouble.reason, text, trouble.retry))
         self._warnings.warning("provider warns: reason=%s: %s", trouble.reason, text)
-        self._warned = (trouble, now)
+        before = self.named(now)
+        # A provider may say more than one thing before it closes; the table names the more telling one first.
+        if before is None or self._profile.troubles.index(trouble) <= self._profile.troubles.index(before):
+            self._warned = (trouble, now)
         return _NOTHING
 
     def _ignored(self, data: bytes) -> None:
