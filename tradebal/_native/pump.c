@@ -9,7 +9,10 @@
 /* While more is waiting to be received, small writes are saved up to this many received bytes. */
 #define FLUSH_EVERY ((uint64_t)1 << 20)
 
-static int receive(core *c, int fd, bool *drained, int *error)
+typedef enum { RECEIVED_ALL, RECEIVED_LESS, RECEIVED_NOTHING } amount;
+
+/* Receive what is there; RECEIVED_LESS than there was room for means that the socket had no more. */
+static int receive(core *c, int fd, amount *received, int *error)
 {
     size_t size;
     u8 *space = core_space(c, &size);
@@ -19,15 +22,14 @@ static int receive(core *c, int fd, bool *drained, int *error)
     while (count < 0 && errno == EINTR);
     if (count > 0) {
         core_received(c, (size_t)count);
-        *drained = (size_t)count < size;
+        *received = (size_t)count < size ? RECEIVED_LESS : RECEIVED_ALL;
         return STATUS_INPUT;
     }
+    *received = RECEIVED_NOTHING;
     if (!count)
         return STATUS_CLOSED;
-    if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        *drained = true;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
         return STATUS_INPUT;
-    }
     *error = errno;
     return STATUS_ERROR;
 }
@@ -36,25 +38,24 @@ int pump(core *c, int fd, int64_t budget_ns, int *error)
 {
     const uint64_t began = clock_ns(CLOCK_MONOTONIC);
     uint64_t flushed = c->total.bytes;
-    bool drained = fd < 0, received = false;
+    amount received = RECEIVED_NOTHING;
     int status;
     c->writing = true;
     for (;;) {
         status = core_process(c);
-        if (status != STATUS_INPUT || drained || c->closed)
+        if (status != STATUS_INPUT || fd < 0 || c->closed)
             break;
-        if (c->total.bytes - flushed >= FLUSH_EVERY) {
+        if (received == RECEIVED_LESS || c->total.bytes - flushed >= FLUSH_EVERY) {
             shard_write_all(c);
             flushed = c->total.bytes;
         }
-        if (received && (int64_t)(clock_ns(CLOCK_MONOTONIC) - began) > budget_ns) {
+        if (received != RECEIVED_NOTHING && (int64_t)(clock_ns(CLOCK_MONOTONIC) - began) > budget_ns) {
             status = STATUS_BUDGET;
             break;
         }
-        status = receive(c, fd, &drained, error);
-        if (status != STATUS_INPUT)
+        status = receive(c, fd, &received, error);
+        if (received == RECEIVED_NOTHING)
             break;
-        received = true;
     }
     shard_write_all(c);
     c->writing = false;
