@@ -171,27 +171,43 @@ def is_running(pid):
         return False
 
 
+STUBBORN = """
+import pathlib, signal, sys
+state = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: state.write_text("asked"))
+state.write_text("ready")
+while not pathlib.Path(sys.argv[1] + "-end").exists():
+    signal.sigtimedwait([], 0.01)
+"""
+SUPERVISE = """
+import sys
+from tradebal.commands.run import supervise
+from tradebal.supervisor import Supervisor, Unit
+units = [Unit("u", (sys.executable, "-c", *sys.argv[2:]), stop_timeout=600)]
+sys.exit(supervise(Supervisor(units), echo=float(sys.argv[1])))
+"""
+
+
 def test_a_second_ctrl_c_kills_what_does_not_stop(tmp_path):
-    ready = tmp_path / "ready"
-    stubborn = (
-        "import pathlib, signal, sys\n"
-        "signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1]).write_text('asked'))\n"
-        "pathlib.Path(sys.argv[1]).write_text('ready')\n"
-        "while True: signal.pause()"
-    )
-    script = (
-        "import sys\n"
-        "from tradebal.commands.run import supervise\n"
-        "from tradebal.supervisor import Supervisor, Unit\n"
-        "command = (sys.executable, '-c', sys.argv[1], sys.argv[2])\n"
-        "sys.exit(supervise(Supervisor([Unit('u', command, stop_timeout=600)])))"
-    )
-    with subprocess.Popen([sys.executable, "-c", script, stubborn, str(ready)]) as process:
-        waiting.until(lambda: ready.exists() and ready.read_text() == "ready", "the unit")
+    state = tmp_path / "state"
+    with subprocess.Popen([sys.executable, "-c", SUPERVISE, "0", STUBBORN, str(state)]) as process:
+        waiting.until(lambda: state.exists() and state.read_text() == "ready", "the unit")
         process.send_signal(signal.SIGINT)
-        waiting.until(lambda: ready.read_text() == "asked", "the unit to be asked")
+        waiting.until(lambda: state.read_text() == "asked", "the unit to be asked")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 1
+
+
+def test_a_signals_echo_kills_nothing(tmp_path):
+    state = tmp_path / "state"
+    with subprocess.Popen([sys.executable, "-c", SUPERVISE, "600", STUBBORN, str(state)]) as process:
+        waiting.until(lambda: state.exists() and state.read_text() == "ready", "the unit")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+        waiting.until(lambda: state.read_text() == "asked", "the unit to be asked")
+        process.send_signal(signal.SIGINT)
+        (tmp_path / "state-end").touch()
+        assert process.wait(60) == 0
 
 
 def test_units_are_stopped_balancer_first_and_exporter_last(tmp_path):

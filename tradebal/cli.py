@@ -89,6 +89,8 @@ def _run(argv: list[str]) -> int:
             allow_abbrev=False,
         )
         module.configure(command)
+        if not {"-h", "--help"}.isdisjoint(argv):
+            command.description = _wrapped(command.description or "")
         status: int = module.run(command.parse_args(argv[1:]))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -114,6 +116,13 @@ def _top_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tradebal {tradebal.__version__}")
     return parser
+
+
+def _wrapped(text: str) -> str:
+    """Wrap a description's paragraphs; the formatter, which leaves the examples' lines alone, leaves these too."""
+    import textwrap  # not for the start of a daemon
+
+    return "\n".join(textwrap.fill(line, 100) for line in text.splitlines())
 
 
 def _suggestion(name: str) -> str:

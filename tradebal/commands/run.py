@@ -7,6 +7,7 @@ import logging
 import select
 import signal
 import socket
+import time
 
 from tradebal import log
 from tradebal.checks import Level, check_lock
@@ -35,6 +36,10 @@ examples:
 
 _log = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ECHO = 0.5
+"""Seconds within which a further signal is the first one's echo: timeout(1), for one, signals process and group."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -58,17 +63,19 @@ def run(args: argparse.Namespace) -> int:
         return supervise(Supervisor(units(config.shards.count, file)))
 
 
-def supervise(supervisor: Supervisor) -> int:
-    """Start the supervisor's units, turn signals into its stop, and return its exit status. For the main thread."""
+def supervise(supervisor: Supervisor, *, echo: float = _ECHO) -> int:
+    """Start the supervisor's units, turn signals into its stop, and return its exit status. For the main thread.
+
+    A Ctrl-C that comes later than `echo` seconds after the first signal kills.
+    """
     wake, waker = socket.socketpair()
     wake.setblocking(False)
     waker.setblocking(False)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     old_fd = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     try:
         with supervisor:
-            _until_done(supervisor, wake)
+            _until_done(supervisor, wake, echo)
             return supervisor.wait() or 0
     finally:
         signal.set_wakeup_fd(old_fd)
@@ -78,21 +85,22 @@ def supervise(supervisor: Supervisor) -> int:
         waker.close()
 
 
-def _until_done(supervisor: Supervisor, wake: socket.socket) -> None:
-    asked = False
+def _until_done(supervisor: Supervisor, wake: socket.socket, echo: float) -> None:
+    asked_at: float | None = None
     while True:
         ready, _, _ = select.select([supervisor.fileno(), wake.fileno()], [], [])
         if supervisor.fileno() in ready:
             return
+        now = time.monotonic()
         for number in wake.recv(64):
-            if number not in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number not in _SIGNALS:
                 continue
             name = signal.Signals(number).name
-            if not asked:
-                asked = True
+            if asked_at is None:
+                asked_at = now
                 _log.info("stopping in order: signal=%s (Ctrl-C again kills)", name)
                 supervisor.stop()
-            elif number == signal.SIGINT:
+            elif number == signal.SIGINT and now - asked_at >= echo:
                 _log.warning("killing what still runs: signal=%s", name)
                 supervisor.kill()
 
