@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import threading
 
@@ -233,6 +234,7 @@ def test_pump_comes_back_when_its_time_is_used_up_though_more_keeps_coming(make,
     sender = threading.Thread(target=keep_sending)
     sender.start()
     try:
+        select.select([ours], [], [], 30)
         for _ in range(100):
             assert router.pump(ours.fileno(), 0) in (Status.INPUT, Status.BUDGET)
             router.batches()
