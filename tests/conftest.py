@@ -1,5 +1,6 @@
 """Fixtures that every test file shares: each implementation of the router under one name."""
 
+import os
 import shutil
 import sysconfig
 from pathlib import Path
@@ -19,6 +20,24 @@ except ImportError as error:
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=10_000)
 settings.load_profile("suite")
+
+
+def fail_if_skipped(report):
+    """Make a skip a failure where everything that a test may need should be there."""
+    if os.environ.get("TRADEBAL_NO_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: skipped, though TRADEBAL_NO_SKIPS is set: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return fail_if_skipped((yield))
 
 
 def can_build_native():
