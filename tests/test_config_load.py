@@ -175,6 +175,14 @@ def test_a_password_in_a_refused_url_is_not_shown(url):
     assert "hunter2" not in error_of(f'[feed]\nurl = "{url}"')
 
 
+@pytest.mark.parametrize("key", ["key", "api_key", "secret", "token"])
+def test_a_feed_key_in_the_file_is_told_its_place_and_not_shown(key):
+    message = error_of(f'[feed]\n{key} = "hunter2"')
+    assert message.startswith(f"t.toml: feed.{key}: unknown key; the provider's key goes into ")
+    assert "TRADEBAL_FEED_KEY" in message
+    assert "hunter2" not in message
+
+
 @pytest.mark.parametrize(
     "field", ['Host = "a\\nhunter2"', '"a b" = "hunter2"', 'Upgrade = "hunter2"', "X = ['hunter2']"]
 )

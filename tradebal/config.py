@@ -490,6 +490,8 @@ def _read_value(kind: kinds.Kind | _Table, value: object, path: str, name: str) 
 def _unknown(key: str, value: object, path: str, known: list[str]) -> str:
     import difflib  # only an error needs it, and a generator at boot imports this module
 
+    if path == "feed" and _SECRET_NAME.search(key):
+        return "unknown key; the provider's key goes into systemd's credential feed-key, or into TRADEBAL_FEED_KEY"
     kind = "table" if isinstance(value, dict) and not path else "key"
     if near := difflib.get_close_matches(key.lower(), known, n=1):
         return f"unknown {kind}; did you mean {path + '.' if path else ''}{near[0]}?"
