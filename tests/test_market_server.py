@@ -249,7 +249,8 @@ def test_clients_are_pinged_and_their_pongs_counted():
         Provider(endless(), MassiveDialogue, manners=manners) as provider,
         market_client.logged_in(provider.url) as client,
     ):
-        until(lambda: client.recv() and provider.report().clients[0].pongs >= 2, "two pongs")
+        received = market_client.messages(client)
+        until(lambda: next(received) and provider.report().clients[0].pongs >= 2, "two pongs")
 
 
 def test_pings_are_answered_with_their_payload_amid_trades():
@@ -340,6 +341,19 @@ def test_a_client_that_resets_the_connection_ends_only_its_own():
             gone.sock = None
         until(lambda: provider.report().clients[1].ended, "the lost one's end")
         assert json.loads(steady.recv())[0]["ev"] == "T"
+
+
+def test_each_client_that_had_the_whole_tape_is_announced_once():
+    with Provider(market(200), MassiveDialogue, manners=Manners(ping_every=0.01)) as provider:
+        for _ in range(2):
+            with market_client.logged_in(provider.url) as client:
+                assert json.loads(client.recv())[0]["ev"] == "T"
+                assert provider.finished.wait(20)
+                provider.finished.clear()
+                answered = provider.report().clients[-1].pongs
+                received = market_client.messages(client)
+                until(lambda: next(received) and provider.report().clients[-1].pongs > answered, "more pings")  # noqa: B023
+                assert not provider.finished.is_set()
 
 
 def test_a_taken_port_is_a_clear_error():

@@ -191,17 +191,17 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 def _watch(provider: Provider, stop: threading.Event) -> bool:
     """Log progress once a second until a client has had the whole session (True), or it is time to end (False)."""
-    before = 0
-    due = time.monotonic() + 1
+    before, since = provider.report().trades, time.monotonic()
     while not stop.wait(0.05):
         if provider.finished.is_set():
             return True
-        if time.monotonic() < due:
+        elapsed = time.monotonic() - since
+        if elapsed < 1:
             continue
-        due += 1
-        sent = provider.report().trades
-        if sent != before or provider.backlog():
-            _log.info("sending: rate=%d trades=%d backlog_bytes=%d", sent - before, sent, provider.backlog())
+        since += elapsed
+        sent, backlog = provider.report().trades, provider.backlog()
+        if sent != before or backlog:
+            _log.info("sending: rate=%.0f trades=%d backlog_bytes=%d", (sent - before) / elapsed, sent, backlog)
         before = sent
     return False
 

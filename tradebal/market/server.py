@@ -166,7 +166,10 @@ class Provider:
         self.manners = manners or Manners()
         self.sent_log = sent_log
         self.finished = threading.Event()
-        """Set when a client has had the whole tape (and, with `close_at_end`, has been said goodbye to)."""
+        """Set when a client has had the whole tape (and, with `close_at_end`, has been said goodbye to).
+
+        Once for each client: whoever clears it waits for the next one.
+        """
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._connections: list[_Connection] = []
@@ -327,6 +330,7 @@ class _Connection:
         self._chunk: Chunk | None = None
         self._start = 0.0
         self._first_sent = 0.0
+        self._announced = False
         self._tenths: collections.Counter[int] = collections.Counter()
 
     def ask(self, what: str) -> None:
@@ -359,8 +363,7 @@ class _Connection:
             self._out.clear()
             report.ended = report.ended or "connection ended"
             report.finished = report.finished and not report.dropped
-            if report.finished:
-                self._provider.finished.set()
+            self._announce_finish()
             _log.info(
                 "client ended: client=%d reason=%r trades=%d frames=%d bytes=%d seconds=%.3f peak=%d dropped=%d "
                 "late=%.3f",
@@ -572,7 +575,10 @@ class _Connection:
         self.report.finished = True
         if self._manners.close_at_end:
             self._close(_NORMAL_CLOSURE, "end of tape")
-        elif not self._out:
+
+    def _announce_finish(self) -> None:
+        if self.report.finished and not self._announced:
+            self._announced = True
             self._provider.finished.set()
 
     def _send(self) -> None:
@@ -596,8 +602,8 @@ class _Connection:
         if sent and self._protocol.state is not State.OPEN:
             self._deadline = time.monotonic() + self._manners.close_timeout
         if not self._out:
-            if self.report.finished and not self._manners.close_at_end:
-                self._provider.finished.set()
+            if not self._manners.close_at_end:
+                self._announce_finish()
             if self._eof_wanted and not self._eof_sent:
                 self._send_eof()
 
