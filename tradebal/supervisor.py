@@ -184,7 +184,7 @@ class Supervisor:
         stage = min((child.unit.stage for child in self._children if child.alive), default=None)
         for child in self._children:
             # What is to be started again belongs to the data's way out as long as an earlier stage is still stopping.
-            if stage is None or child.unit.stage <= stage:
+            if stage is None or child.unit.stage <= stage or self._kill_asked:
                 child.start_at = None
                 if child.alive and not child.stopping:
                     child.stopping = True
@@ -285,7 +285,8 @@ class _Child:
 
     @property
     def pid(self) -> int | None:
-        return None if self.process is None else self.process.pid
+        process = self.process  # other threads ask too
+        return None if process is None else process.pid
 
     def terminate(self) -> None:
         if self.process is not None:
