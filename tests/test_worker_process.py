@@ -55,6 +55,8 @@ def test_sigterm_drains_the_fifo_before_the_end(bench, kind):
 
 
 def test_worker_that_stops_while_the_balancer_writes_on_takes_no_part_of_a_record_with_it(bench):
+    # Slower than the balancer, so that the FIFO is never empty.
+    bench.configure(f"file = '{bench.seen_file}'\ntakes = 0.01", handler="collect:Collect", worker="read_size = '4KiB'")
     balancer = bench.balancer()
     worker = bench.worker()
     stream = lines(range(100_000))
@@ -74,19 +76,18 @@ def test_worker_that_stops_while_the_balancer_writes_on_takes_no_part_of_a_recor
     writer.start()
     rest = b""
     try:
-        until(bench.seen, "trades")
+        until(lambda: bench.seen() and balancer.unread() > 32768, "trades, and more than the worker can take")
         worker.send(signal.SIGTERM)
         worker.says("stopping: shard=0")
         # The second signal doesn't wait for an empty FIFO.
         worker.send(signal.SIGTERM)
-        until(worker.ended, "the worker's end")
+        assert worker.ends() == 0
     finally:
         stopped.set()
         while writer.is_alive():
             rest += balancer.rest()
             writer.join(0.01)
     rest += balancer.rest()
-    assert worker.ends() == 0
     seen = bench.seen()
     assert seen.pop() == b"closed"
     whole = stream * (written // len(stream) + 1)

@@ -18,16 +18,18 @@ from tradebal import metrics
 COLLECT = '''
 """Writes down everything that it gets, at once."""
 import os
+import time
 from tradebal.handlers import Handler
 
 
 class Collect(Handler):
-    def __init__(self, context, *, file, tag=""):
+    def __init__(self, context, *, file, takes=0):
         super().__init__(context)
         self.fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.tag = tag
+        self.takes = takes
 
     def on_trades(self, batch):
+        time.sleep(self.takes)
         os.write(self.fd, b"".join(line + b"\\n" for line in batch.lines()))
 
     def on_gap(self, gap):
