@@ -345,8 +345,8 @@ def test_a_client_that_resets_the_connection_ends_only_its_own():
 
 def test_each_client_that_had_the_whole_tape_is_announced_once():
     with Provider(market(200), MassiveDialogue, manners=Manners(ping_every=0.01)) as provider:
-        for _ in range(2):
-            with market_client.logged_in(provider.url) as client:
+        for key in ("one", "two"):
+            with market_client.logged_in(provider.url, key) as client:
                 assert json.loads(client.recv())[0]["ev"] == "T"
                 assert provider.finished.wait(20)
                 provider.finished.clear()
