@@ -65,6 +65,16 @@ def test_a_trade_passes_untouched_alone_and_in_an_array(make, trade):
     assert_routed(make, b" \t\r\n[ " + trade + b" ,\n" + trade + b" ] \r\n", trade, trade)
 
 
+def test_a_trade_is_found_wherever_it_stands_in_the_buffer(make):
+    objects = [rb'{"x":"\\","y":"\"}{","ev":"T","sym":"A","z":[{"\"":"]"}]}', b'{"ev":"T","n":-1,"sym":"A"}', STATUS]
+    for space in range(140):
+        spaces = b" " * space
+        outcome = route(make, b"[" + spaces + (b"," + spaces).join(objects) + b"]")
+        assert (outcome.trades(), outcome.messages) == ([objects[:2]], objects[2:])
+        longer = objects[0][:-1] + b',"' + b"k" * space + b'":"' + b'\\"' * space + b'"}'
+        assert route(make, b"[" + longer + b"," + objects[1] + b"]").trades() == [[longer, objects[1]]]
+
+
 def test_the_longest_run_of_trades_keeps_its_order_per_shard(make):
     trades = [b'{"ev":"T","sym":"S%d","q":%d}' % (number % 7, number) for number in range(5000)]
     outcome = drive(make(4, STOCKS), [text(b"[" + b",".join(trades) + b"]")])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests import frames as server
 from tests.json_texts import message_texts
-from tests.routing import KRAKEN, STOCKS, drive
+from tests.routing import KRAKEN, STOCKS, drive, feed
 from tradebal.framing import records
-from tradebal.router.interface import EventKind, Rule
+from tradebal.router.interface import EventKind, Rule, Status
 
 RULES = {"stocks": STOCKS, "kraken": KRAKEN, "coinbase": Rule(b"type", (b"match", b"last_match"), b"product_id")}
 SHARDS = 4
@@ -413,3 +413,55 @@ def test_whatever_comes_out_of_a_message_stood_in_it(makers):
             assert all(one.data in stream for one in outcome.events)
 
     check()
+
+
+def state(router):
+    """Return all that a caller can see of a router without changing it."""
+    shards = range(SHARDS)
+    return (
+        [bytes(router.pending(shard)) for shard in shards],
+        [router.torn(shard) for shard in shards],
+        router.counters(),
+        router.shard_counters(),
+    )
+
+
+def same(results):
+    """Return what all routers returned; fail if they differ."""
+    first, *others = results
+    for other in others:
+        assert other == first
+    return first
+
+
+@pytest.mark.parametrize("framing", ["ndjson", "length32"])
+def test_all_routers_agree_on_any_sequence_of_calls(makers, framing):
+    random = Random(framing)
+    for _ in range(60):
+        routers = [make(SHARDS, STOCKS, framing=framing) for make in makers]
+        stream = b"".join(soup(random, STOCKS) for _ in range(10))
+        while stream:
+            match random.randrange(8):
+                case 0 | 1 | 2:
+                    size = random.randrange(1, 200)
+                    for router in routers:
+                        assert feed(router, stream[:size]) == len(stream[:size])
+                    stream = stream[size:]
+                case 3 | 4:
+                    status = same([router.process() for router in routers])
+                    if status is Status.EVENT and random.random() < 0.9:
+                        same([router.event() for router in routers])
+                case 5:
+                    shard = random.randrange(SHARDS)
+                    count = random.randrange(len(routers[0].pending(shard)) + 1)
+                    for router in routers:
+                        router.sent(shard, count)
+                case 6:
+                    shard, record = random.randrange(SHARDS), b'{"gap":%d}' % random.randrange(10**9)
+                    assert same([router.inject(shard, record) for router in routers])
+                case 7:
+                    assert same([router.pump(-1, 0) for router in routers]) in (Status.INPUT, Status.EVENT)
+                    if random.random() < 0.1:
+                        for router in routers:
+                            router.reset()
+            same([state(router) for router in routers])
