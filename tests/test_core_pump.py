@@ -23,7 +23,7 @@ SYMBOLS = [b"A", b"MSFT", b"BRK.A", b"GOOGL", b"BTC-USD", b"O:SPY251219C00650000
 
 
 def make_stream(rng, trades):
-    """Return frames that hold `trades` numbered trades in messages of many sizes, each with a ping behind; and how many."""
+    """Return frames that hold `trades` numbered trades in messages of many sizes, each before a ping; and how many."""
     parts = []
     number = messages = 0
     while number < trades:
