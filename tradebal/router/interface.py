@@ -195,7 +195,7 @@ class Router(Protocol):
         """Totals of each shard, by number."""
 
     def batches(self) -> list[Batch]:
-        """Batches completed since the last call, oldest first (at most 1024 are kept; pump stops before one is lost)."""
+        """Batches completed since the last call, oldest first (at most 1024 wait; pump stops before one is lost)."""
 
 
 class RouterFactory(Protocol):
