@@ -315,10 +315,12 @@ def test_where_a_comma_is_missing_the_rest_is_rejected(make, rest):
     )
 
 
-@pytest.mark.parametrize("rest", [b"]", b",", b"x", TRADE, b"[]", b"\x00"])
+@pytest.mark.parametrize("rest", [b"]", b",", b"x", TRADE, b"," + TRADE, b",{}", b"[]", b"\x00"])
 def test_text_after_the_end_is_rejected(make, rest):
     for message in (b"[" + TRADE + b"]", TRADE):
         outcome = route(make, message + b" \n" + rest)
+        assert (outcome.trades(), outcome.rejects) == ([[TRADE]], [("text after the end", rest)])
+        outcome = route(make, message + rest)
         assert (outcome.trades(), outcome.rejects) == ([[TRADE]], [("text after the end", rest)])
     outcome = route(make, STATUS + rest)
     assert (outcome.messages, outcome.rejects) == ([STATUS], [("text after the end", rest)])

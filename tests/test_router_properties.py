@@ -313,6 +313,32 @@ def test_all_routers_agree_on_any_bytes(makers, name):
     check()
 
 
+SHORT = {
+    "stocks": [
+        b'{"ev":"T","sym":"A"}',
+        b'{"sym":"A","ev":"T" ',
+        b'{"a" 1}',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b" ",
+        b'"x"',
+        b"1",
+    ],
+    "kraken": [b'{"channel":"trade","data":[', b'{"symbol":"A"}', b"]}", b"{", b"}", b"[", b"]", b",", b'"x"', b"\n"],
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_all_routers_agree_on_each_short_message(makers, name):
+    for length in range(4):
+        for pieces in itertools.product(SHORT[name], repeat=length):
+            for begin in (b"", b"["):
+                assert_all_agree(makers, RULES[name], [server.text(begin + b"".join(pieces))], framing="ndjson")
+
+
 PIECES = [
     *(b'{"ev":"T","sym":"A"}', b'{"sym":"BB","ev":"T"}', b'"ev":"T"', b'"sym":"A"', b'"ev"', b'"sym"', b'"T"', b'""'),
     *(b'{"channel":"trade","data":[', b'{"symbol":"A"}', b'"data":[', b'"channel":"trade"', b'"symbol"', b"]}", b"[1]"),
