@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import mmap
+import os
 import random
 import resource
 import subprocess
@@ -18,6 +19,8 @@ from tradebal.router.interface import EventKind, Status
 _core = pytest.importorskip("tradebal._core", reason="the C core isn't built")
 
 PAGE = mmap.PAGESIZE
+
+counts_memory = pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps memory")
 PROT_NONE, PROT_READ_WRITE = 0, 3
 TRADE = b'{"ev":"T","sym":"%s","p":1.5,"c":[0,12],"x":"\\"}]"}'
 
@@ -122,6 +125,7 @@ def test_a_view_keeps_the_routers_memory():
     assert not space.readonly
 
 
+@counts_memory
 def test_a_million_calls_leak_nothing():
     router = _core.Router(3, STOCKS, pins={b"A": 1})
     stream = (
@@ -158,6 +162,7 @@ def test_a_million_calls_leak_nothing():
     assert [sys.getrefcount(status) for status in statuses] == references
 
 
+@counts_memory
 def test_making_routers_leaks_nothing():
     def once():
         router = _core.Router(64, STOCKS, pins={b"A": 1}, max_message=1 << 30)
@@ -177,6 +182,7 @@ def test_making_routers_leaks_nothing():
     assert resident_bytes() - before < 2 << 20
 
 
+@counts_memory
 def test_the_memory_of_a_huge_message_is_given_back():
     message = b"[" + b",".join([TRADE % b"A"] * 300_000) + b"]"
     router = _core.Router(1, STOCKS)
@@ -227,7 +233,7 @@ for variant in _core.variants():
 def test_the_debug_allocator_and_development_mode_find_nothing():
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", EXERCISE],
-        env={"PYTHONMALLOC": "debug", "PATH": "/usr/bin:/bin"},
+        env=os.environ | {"PYTHONMALLOC": "debug"},
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
