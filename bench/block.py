@@ -84,7 +84,7 @@ def frame(payload: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Block:
-    """Frames in a file, for `blast`, and what they come to."""
+    """Frames in a file, for `load`, and what they come to."""
 
     path: Path
     trades: int
@@ -96,10 +96,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Expected:
-    """What each shard gets of a block, in a file, for `drain`."""
+    """What each shard gets of a block, in a file, for `load`."""
 
     path: Path
     bytes: int
+    largest_share: float
+    """Of the bytes, 0..1: what the shard gets that gets the most."""
 
 
 def write_block(path: Path, texts: Sequence[bytes], per_frame: int) -> Block:
@@ -117,4 +119,5 @@ def write_expected(path: Path, made: Sequence[tuple[str, bytes]], shards: int) -
         parts[shard_of(symbol, shards)].append(text + b"\n")
     joined = [b"".join(part) for part in parts]
     path.write_bytes(struct.pack(f"={shards}Q", *map(len, joined)) + b"".join(joined))
-    return Expected(path, sum(map(len, joined)))
+    sizes = [len(part) for part in joined]
+    return Expected(path, sum(sizes), max(sizes) / sum(sizes))

@@ -1,4 +1,4 @@
-"""One measured run: load, contender and drain as real processes, and the contender's CPU time between them."""
+"""One measured run: load and contender as real processes, and the contender's CPU time between them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,12 @@ def cpu_seconds(pid: int) -> float:
 
 def pipe_size_for(shards: int) -> int:
     """Bytes a FIFO such that all fit into what the kernel gives an unprivileged user without falling back silently."""
-    return 1 << 20 if shards <= 8 else 1 << 18 if shards <= 64 else 1 << 16
+    return 1 << 20 if shards <= 8 else 1 << 18 if shards <= 64 else 1 << 17
+
+
+def window_for(expected: Expected, shards: int) -> int:
+    """Bytes under way at most, so that even the shard with the most trades finds room for its part of them."""
+    return min(2 << 20, int(0.8 * pipe_size_for(shards) / expected.largest_share))
 
 
 def pids_of(pid: int) -> list[int]:
@@ -179,12 +184,12 @@ class Result:
 
 
 def places() -> tuple[set[int], set[int]]:
-    """Give the contender's CPU, and those of load and drain.
+    """Give the contender's CPU and the load's.
 
-    Left to the scheduler, the three share caches differently in each run, and figures jump by half.
+    Left to the scheduler, the two share caches differently in each run, and figures jump by half.
     """
     cpus = sorted(os.sched_getaffinity(0))
-    return ({cpus[0]}, set(cpus[1:3])) if len(cpus) > 1 else (set(cpus), set(cpus))
+    return {cpus[0]}, {cpus[-1]}
 
 
 @contextlib.contextmanager
@@ -264,28 +269,21 @@ def measure(
         stack.callback(upstream.close)
         process = stack.enter_context(running(command, directory / "contender.log", own, contender.environment()))
         connection = stack.enter_context(upstream.accept(process, websocket=contender.websocket))
-        settle(process.pid)
-        wanted = (
-            [expected.path, str(repeats)] if contender.by_shard else [f"-{block.bytes * repeats}", str(block.byte_sum * repeats)]
-        )
-        drain_log, blast_log = directory / "drain.log", directory / "blast.log"
-        drain = stack.enter_context(running([OUT / "drain", fifos, str(shards), *wanted], drain_log, others, **piped))
-        pipe = int(line_of(drain, "ready", _START_TIMEOUT, drain_log)[0])
+        log = directory / "load.log"
         fd = connection.fileno()
-        blast = stack.enter_context(
-            running([OUT / "blast", str(fd), block.path, str(repeats)], blast_log, others, pass_fds=(fd,), **piped)
-        )
-        line_of(blast, "ready", _START_TIMEOUT, blast_log)
+        wanted = expected.path if contender.by_shard else f"-{block.byte_sum}"
+        command = [OUT / "load", str(fd), block.path, fifos, str(shards), str(repeats), str(window_for(expected, shards)), wanted]
+        load = stack.enter_context(running(command, log, others, pass_fds=(fd,), **piped))
+        pipe = int(line_of(load, "ready", _START_TIMEOUT, log)[0])
         before = settle(process.pid)
-        assert blast.stdin
-        blast.stdin.write(b"go\n")
-        blast.stdin.flush()
-        done = line_of(drain, "done", _RUN_TIMEOUT, drain_log)
+        assert load.stdin
+        load.stdin.write(b"go\n")
+        load.stdin.flush()
+        done = line_of(load, "done", _RUN_TIMEOUT, log)
         cpu = cpu_seconds(process.pid) - before
         if process.poll() is not None:
             raise BenchError(f"ended with status {process.returncode}")
-        assert drain.stdin
-        drain.stdin.close()
-        if drain.wait(_START_TIMEOUT):
-            raise BenchError(drain_log.read_text(errors="replace"))
+        load.stdin.close()
+        if load.wait(_START_TIMEOUT):
+            raise BenchError(log.read_text(errors="replace"))
     return Result(block.trades * repeats, int(done[0]), cpu, int(done[1]) / 1e9, pipe)
