@@ -3,6 +3,7 @@
 import os
 import shutil
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,17 @@ def makers():
 def make_native(request):
     """Makes a router by the C core; a test that takes it runs on each of its variants."""
     return native_maker(request.param)
+
+
+@pytest.fixture
+def ordinary_user():
+    """A directory of an ordinary user's, as whom the test then runs, also where root runs the tests."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            yield Path(directory)
+    finally:
+        if root:
+            os.seteuid(0)

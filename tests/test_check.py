@@ -14,8 +14,6 @@ from tradebal import checks
 from tradebal.checks import Level
 from tradebal.config import Config, Feed, Metrics, Overflow, Shards, Worker
 
-ROOT = os.geteuid() == 0
-
 
 def only(found):
     (finding,) = found
@@ -120,9 +118,8 @@ def test_a_file_in_a_directorys_place_fails(tmp_path):
         assert f"{tmp_path / 'file'} is in the way" in finding.text
 
 
-@pytest.mark.skipif(ROOT, reason="root may write everywhere")
-def test_a_directory_without_permission_fails_with_the_command_that_makes_it(tmp_path):
-    closed = tmp_path / "closed"
+def test_a_directory_without_permission_fails_with_the_command_that_makes_it(ordinary_user):
+    closed = ordinary_user / "closed"
     closed.mkdir(0o500)
     finding = only(checks.check_directory("shards.directory", closed / "run"))
     assert finding.level is Level.FAIL
@@ -236,3 +233,21 @@ def test_a_taken_address_is_a_warning_and_an_impossible_one_fails(configuration)
     assert finding.level is Level.WARN
     assert "is taken" in finding.text
     assert address("192.0.2.1:0").level is Level.FAIL
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 31])
+def test_an_odd_count_spreads_symbols_well(count):
+    finding = only(checks.check_spread(Config(shards=Shards(count=count))))
+    assert finding.level is Level.OK
+
+
+@pytest.mark.parametrize("count", [2, 8, 64])
+def test_an_even_count_is_warned_of_with_a_better_one(count):
+    finding = only(checks.check_spread(Config(shards=Shards(count=count))))
+    assert finding.level is Level.WARN
+    assert f"set shards.count to {count - 1} " in finding.fix
+    assert f"or {count + 1} " in finding.fix
+
+
+def test_pins_count_in_the_spread():
+    assert checks.busiest_share(3, {"SPY": 0}) != checks.busiest_share(3, {"SPY": 2})

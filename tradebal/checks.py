@@ -19,7 +19,9 @@ from pathlib import Path
 from tradebal.config import Config, feed_key
 from tradebal.errors import UserError
 from tradebal.kinds import write_size
+from tradebal.market.symbols import universe
 from tradebal.places import for_this_user, nearest_existing
+from tradebal.router.symbols import shard_of
 
 _PAGE = resource.getpagesize()
 _TRIED_PIPES = 16
@@ -67,6 +69,7 @@ def findings(config: Config, env: Mapping[str, str] = os.environ) -> Iterator[Fi
     own = run.overflow.directory if run.overflow.directory != overflow else None
     yield from check_directory("overflow.directory", overflow, own=own)
     yield from check_space(config)
+    yield from check_spread(config)
     yield from check_pipes(config.shards.count, config.shards.pipe_size)
     yield from check_descriptors(config.shards.count)
     yield from check_receive_buffers()
@@ -204,6 +207,30 @@ def check_pipes(count: int, wanted: int) -> Iterator[Finding]:
         yield Finding(Level.WARN, "pipes", text, fix)
     else:
         yield Finding(Level.OK, "pipes", f"{what}: granted")
+
+
+def check_spread(config: Config) -> Iterator[Finding]:
+    """Whether the hash gives every shard about its fair share of a market like the simulated one."""
+    count = config.shards.count
+    busiest = busiest_share(count, config.shards.pin)
+    text = f"the busiest of {count} gets {busiest:.1f} times its fair share of the market"
+    if count % 2 or count < 2:
+        yield Finding(Level.OK, "spread over shards", text)
+        return
+    near = {odd: busiest_share(odd, {}) for odd in (count - 1, count + 1)}
+    better = " or ".join(f"{odd} ({share:.1f} times)" for odd, share in near.items())
+    yield Finding(
+        Level.WARN, "spread over shards", f"{text}: even counts suit the hash badly", f"set shards.count to {better}"
+    )
+
+
+def busiest_share(count: int, pins: Mapping[str, int]) -> float:
+    """Return the busiest shard's share of the simulated market's trades, as a multiple of 1 / `count`."""
+    shares = [0.0] * count
+    by_hand = {symbol.encode(): shard for symbol, shard in pins.items()}
+    for symbol in universe():
+        shares[shard_of(symbol.ticker.encode(), count, by_hand)] += symbol.share
+    return max(shares) * count
 
 
 def check_descriptors(count: int) -> Iterator[Finding]:

@@ -180,8 +180,12 @@ class Shards:
     """How trades are split, and the FIFOs that carry them."""
 
     count: int = field(
-        default=8,
-        metadata=_key(kinds.Integer(1, 1024), "Number of shards, and so of FIFOs and workers."),
+        default=7,
+        metadata=_key(
+            kinds.Integer(1, 1024),
+            "Number of shards, and so of FIFOs and workers. Choose an odd one: over even counts the hash spreads "
+            "symbols unevenly.",
+        ),
     )
     directory: Path = field(
         default=Path("/run/tradebal"),
