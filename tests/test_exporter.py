@@ -276,7 +276,7 @@ def test_command_serves_and_stops_on_sigterm(tmp_path):
         port = int(re.search(r"address=127\.0\.0\.1:(\d+)", process.log())[1])
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             connection.request("GET", "/metrics")
-            assert b'tradebal_up{unit="worker-7"} 0' in connection.getresponse().read()
+            assert b'tradebal_up{unit="worker-6"} 0' in connection.getresponse().read()
         process.send(signal.SIGTERM)
         assert process.ends() == 0
         assert "Traceback" not in process.log()
