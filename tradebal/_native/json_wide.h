@@ -106,6 +106,9 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
     size_t left = (size_t)(c->ends_count - c->ends_next);
     if (left > c->batch_left - 1)
         left = (size_t)(c->batch_left - 1);
+    /* Behind a message's one object, a comma is no separator. */
+    if (c->single && !c->inner && left > 1)
+        left = 1;
     const u8 *const window = message + c->window;
     const u8 *object = message + c->at;
     const uint64_t *keys = (const uint64_t *)(const void *)at_offset(c, c->symbol_keys);
