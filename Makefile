@@ -11,8 +11,8 @@ CORE   := $(wildcard tradebal/_native/*.[ch])
 
 setup: $(READY)
 
-$(READY): pyproject.toml packaging/venv.py $(CORE)
-	@$(PYTHON) packaging/venv.py $(VENV) --extras test
+$(READY): pyproject.toml packaging/make_venv.py $(CORE)
+	@$(PYTHON) packaging/make_venv.py $(VENV) --extras test
 	@touch $@
 
 # The market's open, simulated on this machine: 20 seconds, no key, no root, no systemd.

@@ -45,13 +45,16 @@ def main() -> int:
     print(f"installing tradebal[{arguments.extras}] and what it needs from PyPI", flush=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade-strategy", "eager"]
     project = f".[{arguments.extras}]" if arguments.extras else "."
-    # The C core is compiled here; pip shows nothing of a failed optional extension, so say what became of it.
     done = subprocess.run([*install, "--upgrade", "--editable", project], check=False).returncode
     if done:
         print("pip failed (its messages are above). Is PyPI reachable from here?", file=sys.stderr)
         return done
-    probe = "from tradebal.router import make_router; print(make_router.__module__)"
-    subprocess.run([python, "-c", probe], stdout=subprocess.DEVNULL, check=True)
+    # pip shows nothing of an optional extension that failed to build, so say what became of it.
+    probe = (
+        "import logging; from tradebal.router import make_router, warn_if_slow; from tradebal.upstream import profiles"
+    )
+    probe += "; warn_if_slow(make_router(1, profiles.MASSIVE.rule), logging.getLogger())"
+    subprocess.run([python, "-c", probe], check=True)
     return 0
 
 
