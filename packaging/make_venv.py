@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 import urllib.request
 import venv
 from pathlib import Path
@@ -64,10 +65,11 @@ def _pip_from_pypi(python: Path) -> None:
     with urllib.request.urlopen(_PIP_RELEASES, timeout=60) as answer:
         files = json.load(answer)["urls"]
     wheel = next(entry for entry in files if entry["packagetype"] == "bdist_wheel")
-    with urllib.request.urlopen(wheel["url"], timeout=60) as answer:  # noqa: S310 (the index's own answer)
+    url = urllib.parse.urljoin(_PIP_RELEASES, wheel["url"])  # mirrors give addresses relative to their own
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (the index's own answer)
         content = answer.read()
     if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
-        raise SystemExit(f"{wheel['url']} doesn't have the SHA-256 that PyPI names")
+        raise SystemExit(f"{url} doesn't have the SHA-256 that PyPI names")
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / wheel["filename"]
         path.write_bytes(content)
