@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_HISTORY = 58
+_HISTORY = 56
 _BAR = 16
 
 
