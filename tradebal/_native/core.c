@@ -95,10 +95,8 @@ static uint64_t lay_out(core *made, const core_options *o)
     core scratch;
     core *c = made ? made : &scratch;
     c->shard_table = place(&l, o->shards * sizeof(shard), 64);
-    c->symbol_keys = place(&l, SYMBOL_SLOTS * sizeof(uint64_t), 64);
-    c->symbol_shards = place(&l, SYMBOL_SLOTS * sizeof(uint16_t), 64);
-    /* A window holds an end in every second byte at most, and some are written that aren't there. */
-    c->ends = place(&l, (WINDOW / 2 + 64) * sizeof(uint32_t), 64);
+    /* Four more are written, or read, than there are. */
+    c->brackets = place(&l, (WINDOW + 4) * sizeof(uint32_t), 64);
     c->batches = place(&l, BATCHES_KEPT * sizeof(core_batch), 64);
     c->marker_key = place_bytes(&l, o->marker_key);
     c->symbol_key = place_bytes(&l, o->symbol_key);
@@ -121,7 +119,7 @@ static uint64_t lay_out(core *made, const core_options *o)
     for (uint32_t i = 0; made && i < o->shards; i++) {
         shard *s = shard_at(c, i);
         s->base = s->head = s->tail = s->boundary = stages + i * stage_stride();
-        s->fd = -1;
+        shard_set_output(c, i, -1, false);
     }
     c->assembly = place(&l, o->max_message + PADDING, PAGE);
     return round_up(l.end, PAGE);
@@ -198,14 +196,13 @@ void core_init(core *c, uint64_t size, const core_options *options)
     c->size = size;
     c->max_message = options->max_message;
     c->shards = options->shards;
+    c->shards_reciprocal = UINT64_MAX / options->shards + 1;
     c->framing = options->framing;
     c->has_rule = options->has_rule;
     c->has_container = options->has_container;
     c->marker_values_count = options->marker_values_count;
     lay_out(c, options);
     add_prefixes(c, options);
-    /* The key of an empty symbol is 0, and it must not be found. */
-    memset(at_offset(c, c->symbol_keys), 0xFF, sizeof(uint64_t));
     core_reset(c);
 }
 
@@ -325,7 +322,7 @@ static int violation(core *c, int code, int reason)
 static void forget_window(core *c)
 {
     c->window = NO_WINDOW;
-    c->ends_next = c->ends_count = 0;
+    c->brackets_next = c->brackets_count = c->brackets_usual = 0;
 }
 
 static uint64_t min64(uint64_t a, uint64_t b)
@@ -337,26 +334,44 @@ static uint64_t min64(uint64_t a, uint64_t b)
 static uint64_t make_window(core *c, const u8 *message)
 {
     json_index made;
+    uint32_t *brackets = (uint32_t *)(void *)at_offset(c, c->brackets);
     const uint64_t size = min64(c->limit - c->at, WINDOW);
-    json->index(message + c->at, (size_t)size, &made, (uint32_t *)(void *)at_offset(c, c->ends));
+    json->index(message + c->at, (size_t)size, &made, brackets);
     c->window = c->at;
-    c->window_newline = made.newline;
-    c->ends_next = 0;
-    c->ends_count = made.count;
+    c->brackets_next = 0;
+    c->brackets_count = c->brackets_usual = made.count;
+    memset(brackets + made.count, 0, 4 * sizeof *brackets);
+    /* A line feed must not come into a line: it takes the careful path. */
+    if (c->framing == FRAMING_NDJSON)
+        while (c->brackets_usual && brackets[c->brackets_usual - 1] > made.newline_at)
+            c->brackets_usual--;
     return made.non_ascii ? 0 : c->at + made.seen;
 }
 
-/* Length of the object at `at`, if it is indexed; else 0. */
-static size_t indexed_size(core *c, const u8 *message)
+/* Bring the index to the object at `at`; false if it doesn't hold its beginning. */
+static bool find_in_window(core *c, const u8 *message)
 {
-    const uint32_t *ends = (const uint32_t *)(const void *)at_offset(c, c->ends);
-    while (c->ends_next < c->ends_count && c->window + ends[c->ends_next] < c->at)
-        c->ends_next++;
-    if (c->ends_next == c->ends_count && c->window != c->at)
+    const uint32_t *brackets = (const uint32_t *)(const void *)at_offset(c, c->brackets);
+    while (c->brackets_next < c->brackets_count && c->window + brackets[c->brackets_next] < c->at)
+        c->brackets_next++;
+    if (c->brackets_next == c->brackets_count && c->window != c->at)
         make_window(c, message);
-    if (c->ends_next == c->ends_count)
-        return 0;
-    return (size_t)(c->window + ends[c->ends_next] + 1 - c->at);
+    return c->brackets_next < c->brackets_count && c->window + brackets[c->brackets_next] == c->at;
+}
+
+/* Length of the object at `at` by the index; 0 if that doesn't hold all of it, or it isn't well structured. */
+static size_t indexed_size(const core *c, const u8 *message)
+{
+    const uint32_t *brackets = (const uint32_t *)(const void *)at_offset(c, c->brackets);
+    json_nesting nested = {0};
+    for (uint64_t i = c->brackets_next; i < c->brackets_count; i++) {
+        const uint64_t place = c->window + brackets[i];
+        int reason;
+        const int state = json_nest(&nested, message[place], &reason);
+        if (state != NEST_OPEN)
+            return state == NEST_CLOSED ? (size_t)(place + 1 - c->at) : 0;
+    }
+    return 0;
 }
 
 static int begin_message(core *c, u8 opcode, uint64_t offset, uint64_t size)
@@ -542,12 +557,14 @@ static int route_value(core *c, const u8 *message)
     const size_t left = (size_t)(c->limit - c->at);
     const bool object = left && value[0] == '{', envelope = c->has_container && !c->inner;
     size_t size = 0;
-    if (object && (size = indexed_size(c, message)) && !envelope && c->prefixes_count &&
-        !(c->window_newline && c->framing == FRAMING_NDJSON)) {
-        const uint64_t at = c->at;
-        json->run(c, message);
-        if (c->at != at)
-            return GO_ON;
+    if (object && find_in_window(c, message)) {
+        if (!envelope && c->prefixes_count && c->brackets_next < c->brackets_usual) {
+            const uint64_t at = c->at;
+            json->run(c, message);
+            if (c->at != at)
+                return GO_ON;
+        }
+        size = indexed_size(c, message);
     }
     int reason;
     if (!size && !(size = json_value(value, left, &reason)))

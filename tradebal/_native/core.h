@@ -33,9 +33,6 @@
 #define MAX_PREFIXES 8
 #define PREFIX_SIZE 32
 
-/* Symbols up to 7 bytes whose shard is remembered; a power of two, at 10 bytes each. */
-#define SYMBOL_SLOTS 8192
-
 typedef uint8_t u8;
 
 /* ---- frame.c: the header of a websocket frame (RFC 6455, section 5.2) ---- */
@@ -63,22 +60,32 @@ bool utf8_valid(const u8 *data, size_t size);
 
 /* ---- json.c: structure only; nothing is decoded ---- */
 
-/* Where objects end in a stretch of text that begins at an element of an array, as far as they are regular: objects
- * whose arrays hold neither objects nor arrays. What is irregular ends the index and takes the careful path. */
+/* Where brackets stand outside of strings, in a stretch of text that begins outside of them. Some bytes that are no
+ * brackets are among them; and a backslash outside of strings ends the index, since it escapes nothing there. */
 typedef struct {
     size_t count; /* of offsets written */
-    size_t stop;  /* the index says nothing about this offset and what follows */
-    size_t seen;  /* bytes looked at for non_ascii */
+    size_t seen;  /* bytes looked at */
+    size_t newline_at; /* the first line feed; SIZE_MAX: there is none */
     bool non_ascii;
-    bool newline;
 } json_index;
+
+/* Open brackets; all zeros at first. */
+typedef struct {
+    size_t depth;
+    uint64_t curly[MAX_DEPTH / 64]; /* a bit for each, outermost first */
+} json_nesting;
+
+enum { NEST_OPEN, NEST_CLOSED, NEST_FAILED };
+
+/* Take a byte outside of strings into account: NEST_CLOSED at the outermost bracket's end, NEST_FAILED with *reason. */
+int json_nest(json_nesting *nested, u8 byte, int *reason);
 
 typedef struct core core;
 
 /* One implementation of the wide loops; all give the same results. */
 typedef struct {
     const char *name;
-    void (*index)(const u8 *text, size_t size, json_index *index, uint32_t *ends);
+    void (*index)(const u8 *text, size_t size, json_index *index, uint32_t *brackets);
     /* Length of the object or array at text[0], or 0 with *reason. */
     size_t (*span)(const u8 *text, size_t size, int *reason);
     /* Stage indexed trades while they are of the usual form; says in the core how far it came. */
@@ -149,8 +156,26 @@ typedef struct {
 
 /* Shard of the symbol whose string has this inside; -1 if it is empty or an escape in it is invalid. */
 int symbol_shard(const core *c, const u8 *inside, size_t size);
+/* Shard of an unescaped symbol that has this hash. */
+uint32_t symbol_place(const core *c, uint64_t hash, const u8 *symbol, size_t size);
 /* Pin the symbol whose bytes lie in the block; there is a free slot. */
 void symbol_pin(core *c, uint64_t offset, uint32_t size, uint32_t number);
+
+/* FNV-1a, 64 bits: Fowler, Noll, Vo, http://www.isthe.com/chongo/tech/comp/fnv/ */
+#define FNV_OFFSET_BASIS UINT64_C(0xCBF29CE484222325)
+#define FNV_PRIME UINT64_C(0x100000001B3)
+
+static inline uint64_t fnv1a64_more(uint64_t hash, const u8 *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ data[i]) * FNV_PRIME;
+    return hash;
+}
+
+static inline uint64_t fnv1a64(const u8 *data, size_t size)
+{
+    return fnv1a64_more(FNV_OFFSET_BASIS, data, size);
+}
 
 /* ---- shard.c: what waits for a shard's output ---- */
 
@@ -164,8 +189,11 @@ typedef struct {
     int32_t fd;
     bool stalled;
     bool stall_unreported;
-    uint64_t unused; /* to a cache line */
+    uint64_t limit; /* what ends behind it takes the careful path: room may have to be made, or the shard written */
 } shard;
+
+/* Where the shard's output goes, and whether that takes bytes. */
+void shard_set_output(core *c, uint32_t number, int fd, bool stalled);
 
 /* Make room for `size` more bytes behind tail, by writing (in pump) and moving; false if there is none. */
 bool shard_room(core *c, uint32_t number, size_t size);
@@ -276,7 +304,8 @@ struct core {
     uint64_t marker_values_count;
     uint64_t pins;
     uint64_t pin_slots; /* a power of two; 0: no pins */
-    uint64_t shard_table, ends, batches, symbol_keys, symbol_shards, receive, assembly;
+    uint64_t shard_table, brackets, batches, receive, assembly;
+    uint64_t shards_reciprocal; /* of symbol_hashed */
     uint64_t prefixes_count;
     prefix prefixes[MAX_PREFIXES];
 
@@ -295,12 +324,12 @@ struct core {
     bool inner;   /* inside an envelope's array */
     int expected; /* AT_… */
     u8 message_opcode;
-    bool window_newline;
     uint64_t message, message_size;
     uint64_t at;
     uint64_t limit;        /* the end of what is walked: the message's, or the envelope's */
     uint64_t window;       /* where the index begins; NO_WINDOW: there is none */
-    uint64_t ends_next, ends_count;
+    uint64_t brackets_next, brackets_count;
+    uint64_t brackets_usual; /* of them, those before the first line feed */
 
     core_event event;
     uint32_t blocked;
@@ -322,6 +351,19 @@ static inline u8 *at_offset(const core *c, uint64_t offset)
 static inline shard *shard_at(const core *c, uint32_t number)
 {
     return (shard *)(void *)at_offset(c, c->shard_table) + number;
+}
+
+/* Shard of a symbol without a pin: the hash's upper half modulo the number of shards, by multiplication (Lemire, Kaser,
+ * Kurz: Faster Remainder by Direct Computation, 2019), since division would take longer than all else. */
+static inline uint32_t symbol_hashed(const core *c, uint64_t hash)
+{
+    const uint32_t upper = (uint32_t)(hash >> 32);
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 wide;
+    return (uint32_t)((wide)(c->shards_reciprocal * upper) * c->shards >> 64);
+#else
+    return upper % c->shards;
+#endif
 }
 
 /* Bytes of memory that a router with these options needs; 0 if that can't be had. Most of it is never touched. */

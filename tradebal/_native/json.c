@@ -190,20 +190,10 @@ bool json_equals(const u8 *inside, size_t size, const u8 *bytes, size_t bytes_si
 
 /* ---- brackets ---- */
 
-typedef struct {
-    size_t depth;
-    uint64_t curly[MAX_DEPTH / 64]; /* a bit for each open bracket, outermost first */
-} nesting;
-
-#define NEST_FAILED SIZE_MAX
-
-/* Take the bracket at text[at] into account. Returns the length up to and with it if it closes the outermost one, 0 if
- * not, NEST_FAILED with *reason. */
-static inline size_t nest(nesting *nested, const u8 *text, size_t at, int *reason)
+int json_nest(json_nesting *nested, u8 byte, int *reason)
 {
-    const u8 bracket = text[at];
-    const uint64_t curly = bracket >> 5 & 1;
-    if (bracket == '{' || bracket == '[') {
+    const uint64_t curly = byte >> 5 & 1;
+    if (byte == '{' || byte == '[') {
         if (nested->depth == MAX_DEPTH) {
             *reason = REASON_TOO_DEEP;
             return NEST_FAILED;
@@ -212,17 +202,19 @@ static inline size_t nest(nesting *nested, const u8 *text, size_t at, int *reaso
         const unsigned bit = nested->depth % 64;
         *word = (*word & ~(UINT64_C(1) << bit)) | curly << bit;
         nested->depth++;
-        return 0;
+        return NEST_OPEN;
     }
+    if (byte != '}' && byte != ']')
+        return NEST_OPEN;
     nested->depth--;
     if ((nested->curly[nested->depth / 64] >> nested->depth % 64 & 1) != curly) {
         *reason = REASON_MISMATCHED;
         return NEST_FAILED;
     }
-    return nested->depth ? 0 : at + 1;
+    return nested->depth ? NEST_OPEN : NEST_CLOSED;
 }
 
-static size_t span_bytewise(const u8 *text, size_t size, size_t at, nesting *nested, bool in_string, bool escape,
+static size_t span_bytewise(const u8 *text, size_t size, size_t at, json_nesting *nested, bool in_string, bool escape,
                             int *reason)
 {
     for (; at < size; at++) {
@@ -236,10 +228,10 @@ static size_t span_bytewise(const u8 *text, size_t size, size_t at, nesting *nes
                 in_string = false;
         } else if (byte == '"') {
             in_string = true;
-        } else if (byte == '{' || byte == '}' || byte == '[' || byte == ']') {
-            const size_t end = nest(nested, text, at, reason);
-            if (end)
-                return end == NEST_FAILED ? 0 : end;
+        } else {
+            const int state = json_nest(nested, byte, reason);
+            if (state != NEST_OPEN)
+                return state == NEST_CLOSED ? at + 1 : 0;
         }
     }
     *reason = REASON_UNTERMINATED;
@@ -249,8 +241,20 @@ static size_t span_bytewise(const u8 *text, size_t size, size_t at, nesting *nes
 /* ---- 64 bytes at a time ---- */
 
 typedef struct {
-    uint64_t quote, backslash, open, close, curly, newline, high;
+    uint64_t quote;
+    uint64_t bracket; /* {}[] and what differs from them only in the bits of BRACKET_FOLD */
+    uint64_t rare;    /* not 0 if there are any of wide_rare_bits, or other control characters */
 } wide_bits;
+
+typedef struct {
+    uint64_t backslash, newline, high;
+} wide_rare_bits;
+
+/* With these bits set, the four brackets are 0x7F; so are Y, _, y and DEL, but no JSON has these outside of strings. */
+#define BRACKET_FOLD 0x26
+
+/* Trades that are looked at together. */
+#define GROUP 8
 
 /* Bits that a backslash before them takes the meaning from; *carry: the next block's first is one. */
 static inline uint64_t escaped_bits(uint64_t backslash, uint64_t *carry)
@@ -299,6 +303,17 @@ static inline void store32(u8 *to, uint32_t value)
     memcpy(to, &value, 4);
 }
 
+/* As one word, since compilers that make a vector of the two spend more on that than it saves. */
+static inline void store_pair(uint32_t *to, uint64_t first, uint64_t second)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    const uint64_t both = first << 32 | second;
+#else
+    const uint64_t both = second << 32 | first;
+#endif
+    memcpy(to, &both, sizeof both);
+}
+
 #define EACH_BYTE UINT64_C(0x0101010101010101)
 
 /* 0x80 in the lowest byte that has this value; what stands in higher bytes is of no use. */
@@ -306,24 +321,6 @@ static inline uint64_t bytes_equal(uint64_t word, u8 value)
 {
     const uint64_t differs = word ^ EACH_BYTE * value;
     return (differs - EACH_BYTE) & ~differs & EACH_BYTE << 7;
-}
-
-/* A symbol of up to 7 bytes, with its size, in one word; never 0 unless the symbol is empty. */
-static inline uint64_t symbol_key(uint64_t word, unsigned size)
-{
-    return (word & ((UINT64_C(1) << 8 * size) - 1)) | (uint64_t)size << 56;
-}
-
-static inline size_t symbol_slot(uint64_t key)
-{
-    /* 2^64 divided by the golden ratio: multiplication carries every bit of the key into the upper ones. */
-    return (size_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> 32) % SYMBOL_SLOTS;
-}
-
-static void symbol_remember(core *c, size_t slot, uint64_t key, size_t number)
-{
-    ((uint64_t *)(void *)at_offset(c, c->symbol_keys))[slot] = key;
-    ((uint16_t *)(void *)at_offset(c, c->symbol_shards))[slot] = (uint16_t)number;
 }
 
 /* Length of the string that goes on at text[0], if it is neither empty nor escaped; else 0. */
@@ -369,19 +366,44 @@ static inline uint64_t exact_equal(uint64_t word, u8 value)
     return byte_bits(~(((differs & low) + low) | differs | low));
 }
 
-static inline void masks_portable(const u8 *text, wide_bits *bits)
+typedef struct {
+    uint64_t words[8];
+} block_portable;
+
+static inline block_portable load_portable(const u8 *text)
 {
-    memset(bits, 0, sizeof *bits);
-    for (unsigned i = 0; i < 64; i += 8) {
-        const uint64_t word = load64(text + i), folded = word | EACH_BYTE * 0x20;
-        bits->quote |= exact_equal(word, '"') << i;
-        bits->backslash |= exact_equal(word, '\\') << i;
-        bits->open |= exact_equal(folded, '{') << i;
-        bits->close |= exact_equal(folded, '}') << i;
-        bits->curly |= byte_bits(word << 2 & EACH_BYTE << 7) << i;
-        bits->newline |= exact_equal(word, '\n') << i;
-        bits->high |= byte_bits(word & EACH_BYTE << 7) << i;
-    }
+    block_portable block;
+    for (size_t i = 0; i < 8; i++)
+        block.words[i] = load64(text + 8 * i);
+    return block;
+}
+
+static inline uint64_t equal_portable(block_portable block, u8 value)
+{
+    uint64_t bits = 0;
+    for (size_t i = 0; i < 8; i++)
+        bits |= exact_equal(block.words[i], value) << (8 * i);
+    return bits;
+}
+
+static inline void rare_portable(block_portable block, wide_rare_bits *bits)
+{
+    bits->backslash = equal_portable(block, '\\');
+    bits->newline = equal_portable(block, '\n');
+    bits->high = 0;
+    for (size_t i = 0; i < 8; i++)
+        bits->high |= byte_bits(block.words[i] & EACH_BYTE << 7) << (8 * i);
+}
+
+static inline void masks_portable(block_portable block, wide_bits *bits)
+{
+    wide_rare_bits rare;
+    rare_portable(block, &rare);
+    bits->rare = rare.backslash | rare.newline | rare.high;
+    bits->quote = equal_portable(block, '"');
+    for (size_t i = 0; i < 8; i++)
+        block.words[i] |= EACH_BYTE * BRACKET_FOLD;
+    bits->bracket = equal_portable(block, 0x7F);
 }
 
 static inline void copy_portable(u8 *to, const u8 *from)
@@ -389,66 +411,92 @@ static inline void copy_portable(u8 *to, const u8 *from)
     memcpy(to, from, 64);
 }
 
-/* A tail for those that have no masked loads. */
-#define MASKS_OF_COPY(masks, text, size, bits) \
-    do { \
-        u8 copy[64] = {0}; \
-        memcpy(copy, text, size); \
-        masks(copy, bits); \
-    } while (0)
-
-static inline void masks_tail_portable(const u8 *text, size_t size, wide_bits *bits)
+/* For those that have no masked loads. */
+static inline void pad_tail(u8 padded[64], const u8 *text, size_t size)
 {
-    MASKS_OF_COPY(masks_portable, text, size, bits);
+    memset(padded, ' ', 64);
+    memcpy(padded, text, size);
+}
+
+static inline block_portable tail_portable(const u8 *text, size_t size)
+{
+    u8 padded[64];
+    pad_tail(padded, text, size);
+    return load_portable(padded);
 }
 
 #define WIDE(name) portable_##name
 #define WIDE_TARGET
+#define wide_block block_portable
+#define wide_load load_portable
+#define wide_load_tail tail_portable
 #define wide_masks masks_portable
-#define wide_masks_tail masks_tail_portable
+#define wide_rare_masks rare_portable
 #define wide_prefix_xor prefix_xor_shifts
+#define wide_lowest lowest_bit
 #define wide_copy copy_portable
 #define wide_begins begins_portable
 #include "json_wide.h"
+
 #undef WIDE
-#undef WIDE_TARGET
+#undef wide_block
+#undef wide_load
+#undef wide_load_tail
 #undef wide_masks
-#undef wide_masks_tail
-#undef wide_prefix_xor
-#undef wide_copy
-#undef wide_begins
+#undef wide_rare_masks
 
 #if defined(__x86_64__)
 
-static inline uint64_t equal_sse2(const __m128i v[4], char value)
+typedef struct {
+    __m128i v[4];
+} block_sse2;
+
+static inline block_sse2 load_sse2(const u8 *text)
+{
+    block_sse2 block;
+    for (size_t i = 0; i < 4; i++)
+        block.v[i] = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
+    return block;
+}
+
+static inline block_sse2 tail_sse2(const u8 *text, size_t size)
+{
+    u8 padded[64];
+    pad_tail(padded, text, size);
+    return load_sse2(padded);
+}
+
+static inline uint64_t equal_sse2(block_sse2 block, char value)
 {
     const __m128i wanted = _mm_set1_epi8(value);
     uint64_t bits = 0;
     for (unsigned i = 0; i < 4; i++)
-        bits |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(v[i], wanted)) << (16 * i);
+        bits |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(block.v[i], wanted)) << (16 * i);
     return bits;
 }
 
-static inline void masks_sse2(const u8 *text, wide_bits *bits)
+static inline void rare_sse2(block_sse2 block, wide_rare_bits *bits)
 {
-    __m128i v[4], folded[4];
-    bits->high = bits->curly = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        v[i] = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
-        folded[i] = _mm_or_si128(v[i], _mm_set1_epi8(0x20));
-        bits->high |= (uint64_t)(uint32_t)_mm_movemask_epi8(v[i]) << (16 * i);
-        bits->curly |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_slli_epi16(v[i], 2)) << (16 * i);
-    }
-    bits->quote = equal_sse2(v, '"');
-    bits->backslash = equal_sse2(v, '\\');
-    bits->newline = equal_sse2(v, '\n');
-    bits->open = equal_sse2(folded, '{');
-    bits->close = equal_sse2(folded, '}');
+    bits->backslash = equal_sse2(block, '\\');
+    bits->newline = equal_sse2(block, '\n');
+    bits->high = 0;
+    for (unsigned i = 0; i < 4; i++)
+        bits->high |= (uint64_t)(uint32_t)_mm_movemask_epi8(block.v[i]) << (16 * i);
 }
 
-static inline void masks_tail_sse2(const u8 *text, size_t size, wide_bits *bits)
+static inline void masks_sse2(block_sse2 block, wide_bits *bits)
 {
-    MASKS_OF_COPY(masks_sse2, text, size, bits);
+    __m128i rare = _mm_setzero_si128();
+    for (size_t i = 0; i < 4; i++) {
+        /* Signed: control characters and bytes from 0x80 on. */
+        const __m128i unusual = _mm_cmplt_epi8(block.v[i], _mm_set1_epi8(0x20));
+        rare = _mm_or_si128(rare, _mm_or_si128(unusual, _mm_cmpeq_epi8(block.v[i], _mm_set1_epi8('\\'))));
+    }
+    bits->rare = (uint64_t)(uint32_t)_mm_movemask_epi8(rare);
+    bits->quote = equal_sse2(block, '"');
+    for (size_t i = 0; i < 4; i++)
+        block.v[i] = _mm_or_si128(block.v[i], _mm_set1_epi8(BRACKET_FOLD));
+    bits->bracket = equal_sse2(block, 0x7F);
 }
 
 static inline bool begins_sse2(const u8 *text, const prefix *with)
@@ -463,29 +511,46 @@ static inline bool begins_sse2(const u8 *text, const prefix *with)
     return _mm_movemask_epi8(_mm_cmpeq_epi8(differs, _mm_setzero_si128())) == 0xFFFF;
 }
 
+#undef wide_begins
 #define WIDE(name) sse2_##name
-#define WIDE_TARGET
+#define wide_block block_sse2
+#define wide_load load_sse2
+#define wide_load_tail tail_sse2
 #define wide_masks masks_sse2
-#define wide_masks_tail masks_tail_sse2
-#define wide_prefix_xor prefix_xor_shifts
-#define wide_copy copy_portable
+#define wide_rare_masks rare_sse2
 #define wide_begins begins_sse2
 #include "json_wide.h"
+
 #undef WIDE
 #undef WIDE_TARGET
+#undef wide_block
+#undef wide_load
+#undef wide_load_tail
 #undef wide_masks
-#undef wide_masks_tail
+#undef wide_rare_masks
 #undef wide_prefix_xor
+#undef wide_lowest
 #undef wide_copy
 #undef wide_begins
 
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt,pclmul")))
 
-AVX2 static inline uint64_t equal_avx2(const __m256i v[2], char value)
+typedef struct {
+    __m256i low, high;
+} block_avx2;
+
+AVX2 static inline block_avx2 load_avx2(const u8 *text)
 {
-    const __m256i wanted = _mm256_set1_epi8(value);
-    return (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v[0], wanted)) |
-           (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v[1], wanted)) << 32;
+    const block_avx2 block = {_mm256_loadu_si256((const __m256i *)(const void *)text),
+                              _mm256_loadu_si256((const __m256i *)(const void *)(text + 32))};
+    return block;
+}
+
+AVX2 static inline block_avx2 tail_avx2(const u8 *text, size_t size)
+{
+    u8 padded[64];
+    pad_tail(padded, text, size);
+    return load_avx2(padded);
 }
 
 AVX2 static inline uint64_t signs_avx2(__m256i low, __m256i high)
@@ -493,24 +558,32 @@ AVX2 static inline uint64_t signs_avx2(__m256i low, __m256i high)
     return (uint64_t)(uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
 }
 
-AVX2 static inline void masks_avx2(const u8 *text, wide_bits *bits)
+AVX2 static inline uint64_t equal_avx2(block_avx2 block, char value)
 {
-    const __m256i v[2] = {_mm256_loadu_si256((const __m256i *)(const void *)text),
-                          _mm256_loadu_si256((const __m256i *)(const void *)(text + 32))};
-    const __m256i case_bit = _mm256_set1_epi8(0x20);
-    const __m256i folded[2] = {_mm256_or_si256(v[0], case_bit), _mm256_or_si256(v[1], case_bit)};
-    bits->quote = equal_avx2(v, '"');
-    bits->backslash = equal_avx2(v, '\\');
-    bits->newline = equal_avx2(v, '\n');
-    bits->open = equal_avx2(folded, '{');
-    bits->close = equal_avx2(folded, '}');
-    bits->curly = signs_avx2(_mm256_slli_epi16(v[0], 2), _mm256_slli_epi16(v[1], 2));
-    bits->high = signs_avx2(v[0], v[1]);
+    const __m256i wanted = _mm256_set1_epi8(value);
+    return signs_avx2(_mm256_cmpeq_epi8(block.low, wanted), _mm256_cmpeq_epi8(block.high, wanted));
 }
 
-AVX2 static inline void masks_tail_avx2(const u8 *text, size_t size, wide_bits *bits)
+AVX2 static inline void rare_avx2(block_avx2 block, wide_rare_bits *bits)
 {
-    MASKS_OF_COPY(masks_avx2, text, size, bits);
+    bits->backslash = equal_avx2(block, '\\');
+    bits->newline = equal_avx2(block, '\n');
+    bits->high = signs_avx2(block.low, block.high);
+}
+
+AVX2 static inline void masks_avx2(block_avx2 block, wide_bits *bits)
+{
+    const __m256i space = _mm256_set1_epi8(0x20), backslash = _mm256_set1_epi8('\\');
+    /* Signed: control characters and bytes from 0x80 on. */
+    const __m256i unusual =
+        _mm256_or_si256(_mm256_cmpgt_epi8(space, block.low), _mm256_cmpgt_epi8(space, block.high));
+    const __m256i escape =
+        _mm256_or_si256(_mm256_cmpeq_epi8(block.low, backslash), _mm256_cmpeq_epi8(block.high, backslash));
+    bits->rare = (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_or_si256(unusual, escape));
+    bits->quote = equal_avx2(block, '"');
+    const __m256i fold = _mm256_set1_epi8(BRACKET_FOLD);
+    const block_avx2 folded = {_mm256_or_si256(block.low, fold), _mm256_or_si256(block.high, fold)};
+    bits->bracket = equal_avx2(folded, 0x7F);
 }
 
 AVX2 static inline uint64_t prefix_xor_clmul(uint64_t bits)
@@ -520,12 +593,16 @@ AVX2 static inline uint64_t prefix_xor_clmul(uint64_t bits)
     return (uint64_t)_mm_cvtsi128_si64(product);
 }
 
+AVX2 static inline unsigned lowest_tzcnt(uint64_t bits)
+{
+    return (unsigned)_tzcnt_u64(bits);
+}
+
 AVX2 static inline void copy_avx2(u8 *to, const u8 *from)
 {
-    const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)from);
-    const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(from + 32));
-    _mm256_storeu_si256((__m256i *)(void *)to, low);
-    _mm256_storeu_si256((__m256i *)(void *)(to + 32), high);
+    const block_avx2 block = load_avx2(from);
+    _mm256_storeu_si256((__m256i *)(void *)to, block.low);
+    _mm256_storeu_si256((__m256i *)(void *)(to + 32), block.high);
 }
 
 AVX2 static inline bool begins_avx2(const u8 *text, const prefix *with)
@@ -538,40 +615,53 @@ AVX2 static inline bool begins_avx2(const u8 *text, const prefix *with)
 
 #define WIDE(name) avx2_##name
 #define WIDE_TARGET AVX2
+#define wide_block block_avx2
+#define wide_load load_avx2
+#define wide_load_tail tail_avx2
 #define wide_masks masks_avx2
-#define wide_masks_tail masks_tail_avx2
+#define wide_rare_masks rare_avx2
 #define wide_prefix_xor prefix_xor_clmul
+#define wide_lowest lowest_tzcnt
 #define wide_copy copy_avx2
 #define wide_begins begins_avx2
 #include "json_wide.h"
+
 #undef WIDE
 #undef WIDE_TARGET
+#undef wide_block
+#undef wide_load
+#undef wide_load_tail
 #undef wide_masks
-#undef wide_masks_tail
+#undef wide_rare_masks
 #undef wide_copy
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt,pclmul")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,popcnt,pclmul")))
 
-AVX512 static inline void masks_of_avx512(__m512i v, wide_bits *bits)
+AVX512 static inline __m512i load_avx512(const u8 *text)
 {
-    const __m512i folded = _mm512_or_si512(v, _mm512_set1_epi8(0x20));
-    bits->quote = _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('"'));
-    bits->backslash = _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('\\'));
-    bits->newline = _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('\n'));
-    bits->open = _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8('{'));
-    bits->close = _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8('}'));
-    bits->curly = _mm512_test_epi8_mask(v, _mm512_set1_epi8(0x20));
-    bits->high = _mm512_movepi8_mask(v);
+    return _mm512_loadu_si512(text);
 }
 
-AVX512 static inline void masks_avx512(const u8 *text, wide_bits *bits)
+AVX512 static inline __m512i tail_avx512(const u8 *text, size_t size)
 {
-    masks_of_avx512(_mm512_loadu_si512(text), bits);
+    return _mm512_mask_loadu_epi8(_mm512_set1_epi8(' '), (UINT64_C(1) << size) - 1, text);
 }
 
-AVX512 static inline void masks_tail_avx512(const u8 *text, size_t size, wide_bits *bits)
+AVX512 static inline void rare_avx512(__m512i block, wide_rare_bits *bits)
 {
-    masks_of_avx512(_mm512_maskz_loadu_epi8((UINT64_C(1) << size) - 1, text), bits);
+    bits->backslash = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('\\'));
+    bits->newline = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('\n'));
+    bits->high = _mm512_movepi8_mask(block);
+}
+
+AVX512 static inline void masks_avx512(__m512i block, wide_bits *bits)
+{
+    /* Signed: control characters and bytes from 0x80 on. */
+    bits->rare = _mm512_cmplt_epi8_mask(block, _mm512_set1_epi8(0x20)) |
+                 _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('\\'));
+    bits->quote = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('"'));
+    const __m512i folded = _mm512_or_si512(block, _mm512_set1_epi8(BRACKET_FOLD));
+    bits->bracket = _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(0x7F));
 }
 
 AVX512 static inline void copy_avx512(u8 *to, const u8 *from)
@@ -581,68 +671,83 @@ AVX512 static inline void copy_avx512(u8 *to, const u8 *from)
 
 #define WIDE(name) avx512_##name
 #define WIDE_TARGET AVX512
+#define wide_block __m512i
+#define wide_load load_avx512
+#define wide_load_tail tail_avx512
 #define wide_masks masks_avx512
-#define wide_masks_tail masks_tail_avx512
+#define wide_rare_masks rare_avx512
 #define wide_copy copy_avx512
 #include "json_wide.h"
 
 #elif defined(__aarch64__)
 
-static inline uint64_t gather_neon(const uint8x16_t v[4])
+typedef struct {
+    uint8x16_t v[4];
+} block_neon;
+
+static inline block_neon load_neon(const u8 *text)
 {
-    /* v: 0 or 0xFF in each byte. Three pairwise additions bring a bit of each together. */
+    block_neon block;
+    for (size_t i = 0; i < 4; i++)
+        block.v[i] = vld1q_u8(text + 16 * i);
+    return block;
+}
+
+static inline block_neon tail_neon(const u8 *text, size_t size)
+{
+    u8 padded[64];
+    pad_tail(padded, text, size);
+    return load_neon(padded);
+}
+
+static inline uint64_t gather_neon(block_neon flags)
+{
+    /* Each byte is 0 or 0xFF. Three pairwise additions bring a bit of each together. */
     static const u8 weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t weight = vld1q_u8(weights);
-    const uint8x16_t low = vpaddq_u8(vandq_u8(v[0], weight), vandq_u8(v[1], weight));
-    const uint8x16_t high = vpaddq_u8(vandq_u8(v[2], weight), vandq_u8(v[3], weight));
+    const uint8x16_t low = vpaddq_u8(vandq_u8(flags.v[0], weight), vandq_u8(flags.v[1], weight));
+    const uint8x16_t high = vpaddq_u8(vandq_u8(flags.v[2], weight), vandq_u8(flags.v[3], weight));
     const uint8x16_t four = vpaddq_u8(low, high);
     return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(four, four)), 0);
 }
 
-static inline uint64_t equal_neon(const uint8x16_t v[4], u8 value)
+static inline uint64_t equal_neon(block_neon block, u8 value)
 {
-    uint8x16_t equal[4];
-    for (unsigned i = 0; i < 4; i++)
-        equal[i] = vceqq_u8(v[i], vdupq_n_u8(value));
-    return gather_neon(equal);
+    for (size_t i = 0; i < 4; i++)
+        block.v[i] = vceqq_u8(block.v[i], vdupq_n_u8(value));
+    return gather_neon(block);
 }
 
-static inline uint64_t test_neon(const uint8x16_t v[4], u8 bit)
+static inline void rare_neon(block_neon block, wide_rare_bits *bits)
 {
-    uint8x16_t set[4];
-    for (unsigned i = 0; i < 4; i++)
-        set[i] = vtstq_u8(v[i], vdupq_n_u8(bit));
-    return gather_neon(set);
+    bits->backslash = equal_neon(block, '\\');
+    bits->newline = equal_neon(block, '\n');
+    for (size_t i = 0; i < 4; i++)
+        block.v[i] = vtstq_u8(block.v[i], vdupq_n_u8(0x80));
+    bits->high = gather_neon(block);
 }
 
-static inline void masks_neon(const u8 *text, wide_bits *bits)
+static inline void masks_neon(block_neon block, wide_bits *bits)
 {
-    uint8x16_t v[4], folded[4];
-    for (unsigned i = 0; i < 4; i++) {
-        v[i] = vld1q_u8(text + 16 * i);
-        folded[i] = vorrq_u8(v[i], vdupq_n_u8(0x20));
+    uint8x16_t rare = vdupq_n_u8(0);
+    for (size_t i = 0; i < 4; i++) {
+        /* Signed: control characters and bytes from 0x80 on. */
+        const uint8x16_t unusual = vcltq_s8(vreinterpretq_s8_u8(block.v[i]), vdupq_n_s8(0x20));
+        rare = vorrq_u8(rare, vorrq_u8(unusual, vceqq_u8(block.v[i], vdupq_n_u8('\\'))));
     }
-    bits->quote = equal_neon(v, '"');
-    bits->backslash = equal_neon(v, '\\');
-    bits->newline = equal_neon(v, '\n');
-    bits->open = equal_neon(folded, '{');
-    bits->close = equal_neon(folded, '}');
-    bits->curly = test_neon(v, 0x20);
-    bits->high = test_neon(v, 0x80);
-}
-
-static inline void masks_tail_neon(const u8 *text, size_t size, wide_bits *bits)
-{
-    MASKS_OF_COPY(masks_neon, text, size, bits);
+    bits->rare = vmaxvq_u8(rare);
+    bits->quote = equal_neon(block, '"');
+    for (size_t i = 0; i < 4; i++)
+        block.v[i] = vorrq_u8(block.v[i], vdupq_n_u8(BRACKET_FOLD));
+    bits->bracket = equal_neon(block, 0x7F);
 }
 
 #define WIDE(name) neon_##name
-#define WIDE_TARGET
+#define wide_block block_neon
+#define wide_load load_neon
+#define wide_load_tail tail_neon
 #define wide_masks masks_neon
-#define wide_masks_tail masks_tail_neon
-#define wide_prefix_xor prefix_xor_shifts
-#define wide_copy copy_portable
-#define wide_begins begins_portable
+#define wide_rare_masks rare_neon
 #include "json_wide.h"
 
 #endif
@@ -679,7 +784,7 @@ static bool machine_has(const char *name)
         return avx2;
     if (!strcmp(name, "avx512"))
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl");
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #endif
     (void)name;
     return true;

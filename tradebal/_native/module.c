@@ -461,9 +461,7 @@ static PyObject *router_set_output(PyObject *object, PyObject *const *args, Py_s
         return PyErr_Format(PyExc_ValueError, "%ld is no file descriptor", fd);
     if (!enter(self) || !shard_number(self, taken[0], &number))
         return NULL;
-    shard *s = shard_at(self->core, number);
-    s->fd = fd < 0 ? -1 : (int32_t)fd;
-    s->stalled = s->stall_unreported = false;
+    shard_set_output(self->core, number, fd < 0 ? -1 : (int)fd, false);
     Py_RETURN_NONE;
 }
 
@@ -751,26 +749,26 @@ static PyObject *module_scan(PyObject *module, PyObject *argument)
     PyObject *result = NULL;
     const u8 *text = buffer.buf;
     const size_t size = buffer.len < (Py_ssize_t)WINDOW ? (size_t)buffer.len : WINDOW;
-    uint32_t *ends = PyMem_Malloc((WINDOW / 2 + 64) * sizeof *ends);
-    if (!ends) {
+    uint32_t *brackets = PyMem_Malloc((WINDOW + 4) * sizeof *brackets);
+    if (!brackets) {
         PyErr_NoMemory();
     } else {
         json_index index;
-        json->index(text, size, &index, ends);
+        json->index(text, size, &index, brackets);
         int reason = REASON_NONE;
         const size_t span = size && (text[0] == '{' || text[0] == '[') ? json->span(text, size, &reason) : 0;
         PyObject *list = PyList_New((Py_ssize_t)index.count);
         for (size_t i = 0; list && i < index.count; i++) {
-            PyObject *end = PyLong_FromUnsignedLong(ends[i]);
-            if (end)
-                PyList_SET_ITEM(list, (Py_ssize_t)i, end);
+            PyObject *bracket = PyLong_FromUnsignedLong(brackets[i]);
+            if (bracket)
+                PyList_SET_ITEM(list, (Py_ssize_t)i, bracket);
             else
                 Py_CLEAR(list);
         }
         if (list)
-            result = Py_BuildValue("NnNNns", list, (Py_ssize_t)index.stop, PyBool_FromLong(index.non_ascii),
-                                   PyBool_FromLong(index.newline), (Py_ssize_t)span, core_reasons[span ? 0 : reason]);
-        PyMem_Free(ends);
+            result = Py_BuildValue("NnNnns", list, (Py_ssize_t)index.seen, PyBool_FromLong(index.non_ascii),
+                                   (Py_ssize_t)index.newline_at, (Py_ssize_t)span, core_reasons[span ? 0 : reason]);
+        PyMem_Free(brackets);
     }
     PyBuffer_Release(&buffer);
     return result;

@@ -4,6 +4,15 @@
 #include <errno.h>
 #include <unistd.h>
 
+void shard_set_output(core *c, uint32_t number, int fd, bool stalled)
+{
+    shard *s = shard_at(c, number);
+    s->fd = fd;
+    s->stalled = s->stall_unreported = stalled;
+    /* One that can be written is looked at when it should be; one that can't may fill up. */
+    s->limit = s->base + (fd >= 0 && !stalled ? STAGE_THRESHOLD : STAGE_CAPACITY);
+}
+
 bool shard_room(core *c, uint32_t number, size_t size)
 {
     shard *s = shard_at(c, number);
@@ -82,7 +91,7 @@ void shard_write(core *c, uint32_t number)
         shard_take(c, number, (size_t)count);
     }
     if (count != (ssize_t)pending)
-        s->stalled = s->stall_unreported = true;
+        shard_set_output(c, number, s->fd, true);
 }
 
 void shard_write_all(core *c)
