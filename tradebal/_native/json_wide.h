@@ -113,7 +113,7 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
     const uint32_t *brackets = (const uint32_t *)(const void *)at_offset(c, c->brackets) + c->brackets_next;
     const uint32_t *const last = brackets + (c->brackets_usual - c->brackets_next);
     /* The one that completes a batch takes the careful path; so does what follows a message's one object. */
-    const size_t most = c->single && !c->inner ? 1 : (size_t)(c->batch_left - 1);
+    const size_t left = (size_t)(c->batch_left - 1), most = c->single && !c->inner && left ? 1 : left;
     const u8 *const window = message + c->window;
     const u8 *next = message + c->at, *behind = next;
     const bool length32 = c->framing == FRAMING_LENGTH32;

@@ -13,7 +13,7 @@ CHOICE_VARIABLE = "TRADEBAL_ROUTER"
 """Environment variable that forces one implementation: "native" or "python"."""
 
 HOW_TO_GET_NATIVE = (
-    "install gcc and python3-dev, then tradebal again: pip install --force-reinstall tradebal (in its source: .)"
+    "install gcc, then tradebal again: pip install --force-reinstall tradebal (in its source: make clean setup)"
 )
 
 
