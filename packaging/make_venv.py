@@ -46,7 +46,9 @@ def main() -> int:
     print(f"installing tradebal[{arguments.extras}] and what it needs from PyPI", flush=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade-strategy", "eager"]
     project = f".[{arguments.extras}]" if arguments.extras else "."
-    done = subprocess.run([*install, "--upgrade", "--editable", project], check=False).returncode
+    # setuptools calls its own support of extensions in pyproject.toml experimental, at length, at each build.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([*install, "--upgrade", "--editable", project], env=environment, check=False).returncode
     if done:
         print("pip failed (its messages are above). Is PyPI reachable from here?", file=sys.stderr)
         return done
