@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +59,6 @@ def window_for(expected: Expected, shards: int) -> int:
     return min(2 << 20, int(0.8 * pipe_size_for(shards) / expected.largest_share))
 
 
-def pids_of(pid: int) -> list[int]:
-    """The process and all of its descendants."""
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += map(int, task.read_text().split())
-    return found
-
-
 class Upstream:
     """The provider's side until the trades begin: opening handshake and the login exchange, then a plain socket."""
 
@@ -90,6 +81,7 @@ class Upstream:
             if time.monotonic() > deadline:
                 raise BenchError("did not connect")
         connection, _ = self._listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as every provider does
         try:
             connection.settimeout(_START_TIMEOUT)
             if websocket:
@@ -192,6 +184,11 @@ def places() -> tuple[set[int], set[int]]:
     return {cpus[0]}, {cpus[-1]}
 
 
+def any_cpu() -> set[int]:
+    """Leave it to the scheduler."""
+    return os.sched_getaffinity(0)
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str | Path],
@@ -254,9 +251,18 @@ def line_of(process: subprocess.Popen[bytes], word: str, timeout: float, log: Pa
 
 
 def measure(
-    contender: Contender, block: Block, expected: Expected, shards: int, repeats: int, directory: Path
+    contender: Contender,
+    block: Block,
+    expected: Expected,
+    shards: int,
+    repeats: int,
+    directory: Path,
+    at_end: Callable[[int], None] | None = None,
 ) -> Result:
-    """Send the block `repeats` times through the contender; BenchError unless exactly the right bytes come out."""
+    """Send the block `repeats` times through the contender; BenchError unless exactly the right bytes come out.
+
+    `at_end` is called with the contender's process id when all has come out.
+    """
     directory.mkdir()
     fifos = directory / "shards"
     fifos.mkdir()
@@ -283,6 +289,8 @@ def measure(
         cpu = cpu_seconds(process.pid) - before
         if process.poll() is not None:
             raise BenchError(f"ended with status {process.returncode}")
+        if at_end:
+            at_end(process.pid)
         load.stdin.close()
         if load.wait(_START_TIMEOUT):
             raise BenchError(log.read_text(errors="replace"))

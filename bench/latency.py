@@ -1,0 +1,106 @@
+"""Time from the provider's send() to the worker's handler, beside a bare socket → FIFO → reader relay in the same run.
+
+    python bench/latency.py [--rounds N] [--seconds S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import flow
+from harness import BenchError, compile_programs
+
+RATES = ((2_000, 3), (50_000, 15))
+"""Trades/s, and the trades a frame that go with it on a real day."""
+PERCENTILES = (50.0, 99.0, 99.9)
+_REST = 0.5
+"""Seconds that the last trades get to arrive."""
+_STAMP = re.compile(rb'"i":"(\d{19})"}')
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Microseconds at PERCENTILES, of one run or the medians of several."""
+
+    name: str
+    rate: int
+    values: tuple[float, ...]
+
+
+def read_log(path: Path) -> Iterator[int]:
+    """Give each trade's nanoseconds from its stamp to the read that completed it."""
+    data = path.read_bytes()
+    at, rest = 0, b""
+    while at < len(data):
+        when, size = struct.unpack_from("=QQ", data, at)
+        chunk = rest + data[at + 16 : at + 16 + size]
+        at += 16 + size
+        end = 0
+        for found in _STAMP.finditer(chunk):
+            yield when - int(found[1])
+            end = found.end()
+        rest = chunk[end:]
+
+
+def percentiles(nanoseconds: list[int]) -> tuple[float, ...]:
+    """Give microseconds at PERCENTILES (nearest rank)."""
+    ordered = sorted(nanoseconds)
+    return tuple(ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] / 1000 for p in PERCENTILES)
+
+
+def run(directory: Path, rounds: int, seconds: float, shards: int = 1) -> list[Latency]:
+    """Measure both at each rate, in turn; gives the medians over the rounds, tradebal before relay."""
+    results = []
+    for rate, per_frame in RATES:
+        ours, bare = [], []
+        for number in range(rounds):
+            place = directory / f"latency-{shards}-{rate}-{number}"
+            log = directory / f"{place.name}.log"
+            options = f'log = "{log}"'
+            with flow.balancer(place, shards, "handlers:Stamp", options) as balancer:
+                sent = balancer.send(per_frame, [(rate, 0.3), (rate, seconds)], seconds + 30)
+                time.sleep(_REST)
+            ours.append(_latencies([Path(f"{log}-{shard}") for shard in range(shards)], sent.trades))
+            with flow.relay(directory / f"{place.name}-relay", log) as relay:
+                sent = relay.send(per_frame, [(rate, 0.3), (rate, seconds)], seconds + 30)
+                time.sleep(_REST)
+            bare.append(_latencies([log], sent.trades))
+        for name, measured in (("tradebal", ours), ("relay", bare)):
+            results.append(Latency(name, rate, tuple(statistics.median(column) for column in zip(*measured, strict=True))))
+    return results
+
+
+def _latencies(logs: list[Path], sent: int) -> tuple[float, ...]:
+    found = [nanoseconds for log in logs for nanoseconds in read_log(log)]
+    if len(found) != sent:
+        raise BenchError(f"{sent} trades were sent, {len(found)} arrived")
+    return percentiles(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--shards", type=int, default=1, help="shards, each with a worker of its own (default: 1)")
+    arguments = parser.parse_args()
+    compile_programs("pace", "relay")
+    with tempfile.TemporaryDirectory() as directory:
+        for line in run(Path(directory), arguments.rounds, arguments.seconds, arguments.shards):
+            print(f"{line.rate:>6}/s {line.name:<9}", *(f"p{p:g} {v:.0f} us" for p, v in zip(PERCENTILES, line.values, strict=True)))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
