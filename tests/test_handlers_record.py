@@ -250,5 +250,5 @@ def test_missing_zstd_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(UserError, match="zstandard") as caught:
         record(tmp_path)
-    assert "tradebal[zstd]" in caught.value.hint
+    assert "tradebal[record]" in caught.value.hint
     assert 'compression = "gzip"' in caught.value.hint

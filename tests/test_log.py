@@ -71,7 +71,8 @@ def test_a_reader_of_the_log_that_went_away_stops_nothing():
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        run(writer)
+        run(writer, PYTHONUNBUFFERED="")
+        run(writer, PYTHONUNBUFFERED="1")
     finally:
         os.close(writer)
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "replay": "be a provider that sends a recording again",
 }
 
-_EXTRAS = {"trustme": "simulate", "websockets": "simulate", "rich": "top", "zstandard": "zstd"}
+_EXTRAS = {"trustme": "simulate", "websockets": "simulate", "rich": "top", "zstandard": "record"}
 
 _EPILOG = """\
 examples:

@@ -102,6 +102,11 @@ class Limited:
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Let a line go that stderr doesn't take: a reader of the log that went away must not stop the data."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            # Nobody will ever read it again; and what stays in Python's buffer would spoil the exit status.
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
 
 class _JournalFormatter(logging.Formatter):

@@ -60,7 +60,7 @@ class Record(Handler):
     ) -> None:
         """Prepare to write.
 
-        `directory`: where to; an absolute path. `compression`: "zstd" (needs the extra `tradebal[zstd]`), "gzip" or
+        `directory`: where to; an absolute path. `compression`: "zstd" (needs the extra `tradebal[record]`), "gzip" or
         "none". `level`: the compression's own (default: zstd 3, gzip 1). `timezone`: whose midnight begins a new file.
         """
         super().__init__(context)
@@ -214,7 +214,7 @@ def _format(compression: str, level: int | None) -> _Format:
     except ModuleNotFoundError:
         raise UserError(
             "Record: compression zstd needs the Python package zstandard, which isn't installed",
-            hint="pip install 'tradebal[zstd]', or set compression = \"gzip\" in [worker.options]",
+            hint="pip install 'tradebal[record]', or set compression = \"gzip\" in [worker.options]",
         ) from None
     # An empty frame (RFC 8878): magic number, descriptor for a single segment of 0 bytes, last raw block of 0 bytes.
     return _Format(".zst", zstandard.ZstdCompressor(level=level or 3).compress, bytes.fromhex("28b52ffd 20 00 010000"))

@@ -308,7 +308,7 @@ def new_york() -> ZoneInfo:
         return ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
         raise UserError(
-            "the time zone America/New_York is not installed", hint="apt install tzdata, or pip install tzdata"
+            "the time zone America/New_York is not installed", hint="pip install 'tradebal[record]', or apt install tzdata"
         ) from None
 
 

@@ -168,7 +168,7 @@ def _zstandard(path: Path) -> Any:
         import zstandard
     except ImportError:
         raise RecordingError(
-            f"{path}: zstd files need the package zstandard", hint="pip install 'tradebal[zstd]'", code=2
+            f"{path}: zstd files need the package zstandard", hint="pip install 'tradebal[record]'", code=2
         ) from None
     return zstandard
 
