@@ -100,7 +100,7 @@ class Limited:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
         """Let a line go that stderr doesn't take: a reader of the log that went away must not stop the data."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
             # Nobody will ever read it again; and what stays in Python's buffer would spoil the exit status.

@@ -308,7 +308,8 @@ def new_york() -> ZoneInfo:
         return ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
         raise UserError(
-            "the time zone America/New_York is not installed", hint="pip install 'tradebal[record]', or apt install tzdata"
+            "the time zone America/New_York is not installed",
+            hint="pip install 'tradebal[record]', or apt install tzdata",
         ) from None
 
 
