@@ -1,4 +1,4 @@
-"""The load of every benchmark: a block of trades as the provider would send them, and what each shard must get of it."""
+"""The load of every benchmark: a block of trades as a provider sends them, and what each shard must get of it."""
 
 from __future__ import annotations
 

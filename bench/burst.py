@@ -71,7 +71,10 @@ def main() -> int:
     compile_programs("pace")
     with tempfile.TemporaryDirectory() as directory:
         for burst in run(Path(directory), arguments.seconds):
-            print(f"{burst.name:<26} {burst.trades} trades, gone {burst.behind:.2f} s after the end (sent {burst.late:.2f} s late)")
+            print(
+                f"{burst.name:<26} {burst.trades} trades, gone {burst.behind:.2f} s after the end, "
+                f"sent {burst.late:.2f} s late"
+            )
     return 0
 
 

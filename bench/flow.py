@@ -44,11 +44,11 @@ class Flow:
         arguments = [f"{number:g}" for phase in phases for number in phase]
         command = [OUT / "pace", str(self._fd), str(per_frame), *arguments]
         with running(command, log, any_cpu(), pass_fds=(self._fd,), **_PIPED) as pace:
-            line_of(pace, "ready", _TIMEOUT, log)
+            line_of(pace, "ready", _TIMEOUT)
             assert pace.stdin
             pace.stdin.write(b"go\n")
             pace.stdin.flush()
-            sent = line_of(pace, "sent", timeout, log)
+            sent = line_of(pace, "sent", timeout)
             pace.stdin.close()
             pace.wait(_TIMEOUT)
         return Sent(*map(int, sent))

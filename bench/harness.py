@@ -8,7 +8,6 @@ import hashlib
 import os
 import select
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,7 +196,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     **options: object,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program on these CPUs for as long as the block lasts; its output goes to `log`, shown if something raises."""
+    """Run a program on these CPUs for as long as the block lasts; its output goes to `log`, shown on an error."""
     ours = os.sched_getaffinity(0)
     with log.open("wb") as output:
         options = {"stdout": output, "stderr": output, "stdin": subprocess.DEVNULL, **options}
@@ -238,7 +237,7 @@ def settle(pid: int) -> float:
         before = now
 
 
-def line_of(process: subprocess.Popen[bytes], word: str, timeout: float, log: Path) -> list[str]:
+def line_of(process: subprocess.Popen[bytes], word: str, timeout: float) -> list[str]:
     """Read the process' next line of output, which must begin with `word`; returns the rest of it, split."""
     assert process.stdout
     if not select.select([process.stdout], [], [], timeout)[0]:
@@ -246,7 +245,7 @@ def line_of(process: subprocess.Popen[bytes], word: str, timeout: float, log: Pa
     line = process.stdout.readline().decode().split()
     if line[:1] != [word]:
         process.wait(5)
-        raise BenchError(log.read_text(errors="replace").strip() or f"{line} instead of {word!r}")
+        raise BenchError(f"{line} instead of {word!r}" if line else f"ended without {word!r}")
     return line[1:]
 
 
@@ -278,14 +277,15 @@ def measure(
         log = directory / "load.log"
         fd = connection.fileno()
         wanted = expected.path if contender.by_shard else f"-{block.byte_sum}"
-        command = [OUT / "load", str(fd), block.path, fifos, str(shards), str(repeats), str(window_for(expected, shards)), wanted]
+        numbers = [str(shards), str(repeats), str(window_for(expected, shards))]
+        command = [OUT / "load", str(fd), block.path, fifos, *numbers, wanted]
         load = stack.enter_context(running(command, log, others, pass_fds=(fd,), **piped))
-        pipe = int(line_of(load, "ready", _START_TIMEOUT, log)[0])
+        pipe = int(line_of(load, "ready", _START_TIMEOUT)[0])
         before = settle(process.pid)
         assert load.stdin
         load.stdin.write(b"go\n")
         load.stdin.flush()
-        done = line_of(load, "done", _RUN_TIMEOUT, log)
+        done = line_of(load, "done", _RUN_TIMEOUT)
         cpu = cpu_seconds(process.pid) - before
         if process.poll() is not None:
             raise BenchError(f"ended with status {process.returncode}")
@@ -293,5 +293,5 @@ def measure(
             at_end(process.pid)
         load.stdin.close()
         if load.wait(_START_TIMEOUT):
-            raise BenchError(log.read_text(errors="replace"))
+            raise BenchError("wrong bytes")
     return Result(block.trades * repeats, int(done[0]), cpu, int(done[1]) / 1e9, pipe)

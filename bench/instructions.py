@@ -42,11 +42,11 @@ def available() -> bool:
     return shutil.which("valgrind") is not None
 
 
-def run(directory: Path, per_frame: tuple[int, ...] = PER_FRAME) -> list[Count]:
-    """Count for each variant that runs under valgrind, best first."""
+def run(directory: Path, per_frame: tuple[int, ...] = PER_FRAME, variants: int | None = None) -> list[Count]:
+    """Count for the variants that run under valgrind, best first (at most `variants` of them)."""
     texts = [text for _, text in block.trades()]
     counts = []
-    names = _valgrind(directory, "variants").stdout.decode().split()
+    names = _valgrind(directory, "variants").stdout.decode().split()[:variants]
     for number in per_frame:
         path = directory / f"instructions-{number}"
         block.write_block(path, texts, number)

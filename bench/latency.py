@@ -1,6 +1,6 @@
 """Time from the provider's send() to the worker's handler, beside a bare socket → FIFO → reader relay in the same run.
 
-    python bench/latency.py [--rounds N] [--seconds S]
+python bench/latency.py [--rounds N] [--seconds S]
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def run(directory: Path, rounds: int, seconds: float, shards: int = 1) -> list[L
                 time.sleep(_REST)
             bare.append(_latencies([log], sent.trades))
         for name, measured in (("tradebal", ours), ("relay", bare)):
-            results.append(Latency(name, rate, tuple(statistics.median(column) for column in zip(*measured, strict=True))))
+            medians = tuple(statistics.median(column) for column in zip(*measured, strict=True))
+            results.append(Latency(name, rate, medians))
     return results
 
 
@@ -95,7 +96,8 @@ def main() -> int:
     compile_programs("pace", "relay")
     with tempfile.TemporaryDirectory() as directory:
         for line in run(Path(directory), arguments.rounds, arguments.seconds, arguments.shards):
-            print(f"{line.rate:>6}/s {line.name:<9}", *(f"p{p:g} {v:.0f} us" for p, v in zip(PERCENTILES, line.values, strict=True)))
+            values = (f"p{p:g} {value:.0f} us" for p, value in zip(PERCENTILES, line.values, strict=True))
+            print(f"{line.rate:>6}/s {line.name:<9}", *values)
     return 0
 
 

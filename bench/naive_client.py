@@ -1,10 +1,10 @@
 """The client that most would write first: websocket-client, orjson, os.write.
 
-    python naive_client.py URL DIRECTORY SHARDS PIPE_SIZE plain|tuned
+python naive_client.py URL DIRECTORY SHARDS PIPE_SIZE plain|tuned
 
-plain: as the packages' own examples go: recv() a message, loads() it, one write() a trade. tuned: what can be made of it
-by someone who has measured: the package's UTF-8 check off (orjson refuses invalid UTF-8 anyway), one write() a shard and
-message.
+plain: as the packages' own examples go: recv() a message, loads() it, one write() a trade. tuned: what can be made of
+it by someone who has measured: the package's UTF-8 check off (orjson refuses invalid UTF-8 anyway), one write() a shard
+and message.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ python picows_client.py URL DIRECTORY SHARDS PIPE_SIZE
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ class Listener(WSListener):
         self._answers = 0
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Called by picows for each frame; its bytes are valid only until this returns."""
         if frame.msg_type != WSMsgType.TEXT:
             return
         if self._answers == 3:

@@ -96,7 +96,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         found = run(Path(directory), arguments.seconds, arguments.trades)
     print(f"{found.cpu_share:.2%} of a core at {RATE}/s over {found.seconds:g} s")
-    print(f"{found.resident / 2**20:.1f} MiB resident after {found.trades} trades, at most {found.peak / 2**20:.1f} MiB")
+    resident, peak = found.resident / 2**20, found.peak / 2**20
+    print(f"{resident:.1f} MiB resident after {found.trades} trades, at most {peak:.1f} MiB")
     return 0
 
 
