@@ -75,6 +75,7 @@ class _Index(Structure):
         ("count", c_size_t),
         ("seen", c_size_t),
         ("newline_at", c_size_t),
+        ("backslash_at", c_size_t),
         ("non_ascii", c_bool),
     )
 
@@ -345,7 +346,7 @@ def scan(text: bytes | memoryview) -> tuple[list[int], int, bool, int, int, str]
     nowhere); the length of the object or array at the start, or 0 and the reason.
     """
     index, reason = _Index(), c_int()
-    brackets = (c_uint32 * (_WINDOW + 4))()
+    brackets = (c_uint32 * (_WINDOW + 16))()
     span = _lib.scan(_address(text), min(len(text), _WINDOW), index, brackets, reason)
     found = "" if span else _lib.reason(reason.value).decode()
     newline = -1 if index.newline_at == _NOWHERE else index.newline_at

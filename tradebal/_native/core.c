@@ -95,8 +95,8 @@ static uint64_t lay_out(core *made, const core_options *o)
     core scratch;
     core *c = made ? made : &scratch;
     c->shard_table = place(&l, o->shards * sizeof(shard), 64);
-    /* Four more are written, or read, than there are. */
-    c->brackets = place(&l, (WINDOW + 4) * sizeof(uint32_t), 64);
+    c->symbols = place(&l, sizeof(uint64_t[2]) << SYMBOL_SETS_BITS, 64);
+    c->brackets = place(&l, (WINDOW + BRACKETS_SPARE) * sizeof(uint32_t), 64);
     c->batches = place(&l, BATCHES_KEPT * sizeof(core_batch), 64);
     c->marker_key = place_bytes(&l, o->marker_key);
     c->symbol_key = place_bytes(&l, o->symbol_key);
@@ -196,13 +196,14 @@ void core_init(core *c, uint64_t size, const core_options *options)
     c->size = size;
     c->max_message = options->max_message;
     c->shards = options->shards;
-    c->shards_reciprocal = UINT64_MAX / options->shards + 1;
     c->framing = options->framing;
     c->has_rule = options->has_rule;
     c->has_container = options->has_container;
     c->marker_values_count = options->marker_values_count;
     lay_out(c, options);
     add_prefixes(c, options);
+    /* The key of an empty symbol is 0, and it must not be found among zeros. */
+    memset(at_offset(c, c->symbols), 0xFF, 2 * sizeof(uint64_t));
     core_reset(c);
 }
 
@@ -340,11 +341,12 @@ static uint64_t make_window(core *c, const u8 *message)
     c->window = c->at;
     c->brackets_next = 0;
     c->brackets_count = c->brackets_usual = made.count;
+    /* The fast path reads up to four at once. */
     memset(brackets + made.count, 0, 4 * sizeof *brackets);
-    /* A line feed must not come into a line: it takes the careful path. */
-    if (c->framing == FRAMING_NDJSON)
-        while (c->brackets_usual && brackets[c->brackets_usual - 1] > made.newline_at)
-            c->brackets_usual--;
+    /* It doesn't look at escapes, and a line feed must not come into a line. */
+    const size_t usual = made.newline_at < made.backslash_at ? made.newline_at : made.backslash_at;
+    while (c->brackets_usual && brackets[c->brackets_usual - 1] > usual)
+        c->brackets_usual--;
     return made.non_ascii ? 0 : c->at + made.seen;
 }
 

@@ -30,6 +30,11 @@
 /* Bytes of a message that are indexed at a time: with what is copied from them, they should stay in the L1 cache. */
 #define WINDOW ((size_t)32 << 10)
 
+#define BRACKETS_SPARE 16
+
+/* Pairs of symbols whose shards are remembered: enough for all of a market with some collisions. */
+#define SYMBOL_SETS_BITS 13
+
 #define MAX_PREFIXES 8
 #define PREFIX_SIZE 32
 
@@ -63,9 +68,10 @@ bool utf8_valid(const u8 *data, size_t size);
 /* Where brackets stand outside of strings, in a stretch of text that begins outside of them. Some bytes that are no
  * brackets are among them; and a backslash outside of strings ends the index, since it escapes nothing there. */
 typedef struct {
-    size_t count; /* of offsets written */
-    size_t seen;  /* bytes looked at */
-    size_t newline_at; /* the first line feed; SIZE_MAX: there is none */
+    size_t count;        /* of offsets written; BRACKETS_SPARE more may have been overwritten */
+    size_t seen;         /* bytes looked at */
+    size_t newline_at;   /* the first line feed; SIZE_MAX: there is none */
+    size_t backslash_at; /* the first backslash, likewise */
     bool non_ascii;
 } json_index;
 
@@ -156,26 +162,8 @@ typedef struct {
 
 /* Shard of the symbol whose string has this inside; -1 if it is empty or an escape in it is invalid. */
 int symbol_shard(const core *c, const u8 *inside, size_t size);
-/* Shard of an unescaped symbol that has this hash. */
-uint32_t symbol_place(const core *c, uint64_t hash, const u8 *symbol, size_t size);
 /* Pin the symbol whose bytes lie in the block; there is a free slot. */
 void symbol_pin(core *c, uint64_t offset, uint32_t size, uint32_t number);
-
-/* FNV-1a, 64 bits: Fowler, Noll, Vo, http://www.isthe.com/chongo/tech/comp/fnv/ */
-#define FNV_OFFSET_BASIS UINT64_C(0xCBF29CE484222325)
-#define FNV_PRIME UINT64_C(0x100000001B3)
-
-static inline uint64_t fnv1a64_more(uint64_t hash, const u8 *data, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ data[i]) * FNV_PRIME;
-    return hash;
-}
-
-static inline uint64_t fnv1a64(const u8 *data, size_t size)
-{
-    return fnv1a64_more(FNV_OFFSET_BASIS, data, size);
-}
 
 /* ---- shard.c: what waits for a shard's output ---- */
 
@@ -189,7 +177,7 @@ typedef struct {
     int32_t fd;
     bool stalled;
     bool stall_unreported;
-    uint64_t limit; /* what ends behind it takes the careful path: room may have to be made, or the shard written */
+    uint64_t limit; /* with its tail behind it, the careful path is taken: to make room, or write, or be blocked */
 } shard;
 
 /* Where the shard's output goes, and whether that takes bytes. */
@@ -304,8 +292,7 @@ struct core {
     uint64_t marker_values_count;
     uint64_t pins;
     uint64_t pin_slots; /* a power of two; 0: no pins */
-    uint64_t shard_table, brackets, batches, receive, assembly;
-    uint64_t shards_reciprocal; /* of symbol_hashed */
+    uint64_t shard_table, brackets, symbols, batches, receive, assembly;
     uint64_t prefixes_count;
     prefix prefixes[MAX_PREFIXES];
 
@@ -329,7 +316,7 @@ struct core {
     uint64_t limit;        /* the end of what is walked: the message's, or the envelope's */
     uint64_t window;       /* where the index begins; NO_WINDOW: there is none */
     uint64_t brackets_next, brackets_count;
-    uint64_t brackets_usual; /* of them, those before the first line feed */
+    uint64_t brackets_usual; /* of them, those before the first line feed or backslash */
 
     core_event event;
     uint32_t blocked;
@@ -340,7 +327,6 @@ struct core {
     uint64_t batch_left; /* trades until the batch is full */
     uint64_t batch_began_ns, batch_reads, batch_frames, batch_bytes;
     uint64_t batches_first, batches_count;
-    u8 dirty[MAX_SHARDS]; /* 1: something may be staged */
 };
 
 static inline u8 *at_offset(const core *c, uint64_t offset)
@@ -351,19 +337,6 @@ static inline u8 *at_offset(const core *c, uint64_t offset)
 static inline shard *shard_at(const core *c, uint32_t number)
 {
     return (shard *)(void *)at_offset(c, c->shard_table) + number;
-}
-
-/* Shard of a symbol without a pin: the hash's upper half modulo the number of shards, by multiplication (Lemire, Kaser,
- * Kurz: Faster Remainder by Direct Computation, 2019), since division would take longer than all else. */
-static inline uint32_t symbol_hashed(const core *c, uint64_t hash)
-{
-    const uint32_t upper = (uint32_t)(hash >> 32);
-#ifdef __SIZEOF_INT128__
-    __extension__ typedef unsigned __int128 wide;
-    return (uint32_t)((wide)(c->shards_reciprocal * upper) * c->shards >> 64);
-#else
-    return upper % c->shards;
-#endif
 }
 
 /* Bytes of memory that a router with these options needs; 0 if that can't be had. Most of it is never touched. */

@@ -241,20 +241,11 @@ static size_t span_bytewise(const u8 *text, size_t size, size_t at, json_nesting
 /* ---- 64 bytes at a time ---- */
 
 typedef struct {
-    uint64_t quote;
-    uint64_t bracket; /* {}[] and what differs from them only in the bits of BRACKET_FOLD */
-    uint64_t rare;    /* not 0 if there are any of wide_rare_bits, or other control characters */
-} wide_bits;
-
-typedef struct {
     uint64_t backslash, newline, high;
 } wide_rare_bits;
 
 /* With these bits set, the four brackets are 0x7F; so are Y, _, y and DEL, but no JSON has these outside of strings. */
 #define BRACKET_FOLD 0x26
-
-/* Trades that are looked at together. */
-#define GROUP 8
 
 /* Bits that a backslash before them takes the meaning from; *carry: the next block's first is one. */
 static inline uint64_t escaped_bits(uint64_t backslash, uint64_t *carry)
@@ -314,6 +305,23 @@ static inline void store_pair(uint32_t *to, uint64_t first, uint64_t second)
     memcpy(to, &both, sizeof both);
 }
 
+static inline uint32_t *places_one_by_one(uint32_t *to, uint32_t at, uint64_t bits)
+{
+    uint32_t *const end = to + __builtin_popcountll(bits);
+    /* Four are written whether they are there or not, as in most blocks: how many there are can't be foreseen. */
+    for (int pair = 0; pair < 2; pair++) {
+        const uint64_t first = at + lowest_bit(bits);
+        bits &= bits - 1;
+        const uint64_t second = at + lowest_bit(bits);
+        bits &= bits - 1;
+        store_pair(to, first, second);
+        to += 2;
+    }
+    for (; __builtin_expect(bits != 0, 0); bits &= bits - 1)
+        *to++ = at + lowest_bit(bits);
+    return end;
+}
+
 #define EACH_BYTE UINT64_C(0x0101010101010101)
 
 /* 0x80 in the lowest byte that has this value; what stands in higher bytes is of no use. */
@@ -323,16 +331,50 @@ static inline uint64_t bytes_equal(uint64_t word, u8 value)
     return (differs - EACH_BYTE) & ~differs & EACH_BYTE << 7;
 }
 
-/* Length of the string that goes on at text[0], if it is neither empty nor escaped; else 0. */
-static size_t plain_string(const u8 *text, size_t size)
+/* Shards of symbols that were met: sets of two words, the last one met first. Bits 0 to 47 of a word are the symbol,
+ * then its size, then its shard from bit 51. Of what was never met, the words match no symbol. */
+#define SYMBOL_KNOWN_SIZE 6
+#define SYMBOL_SHARD_BIT 51
+
+static inline uint64_t *symbols_known(const core *c)
 {
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == '"')
-            return i;
-        if (text[i] == '\\')
-            return 0;
+    return (uint64_t *)(void *)at_offset(c, c->symbols);
+}
+
+static inline uint64_t symbol_key(uint64_t word, size_t size)
+{
+    return (word & ((UINT64_C(1) << (8 * size & 63)) - 1)) | (uint64_t)size << 48;
+}
+
+static inline size_t symbol_set(uint64_t key)
+{
+    /* 2^64 divided by the golden ratio: multiplication carries every bit of the key into the upper ones. */
+    return (size_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> (64 - SYMBOL_SETS_BITS)) * 2;
+}
+
+/* Of the xor of a word and a key. */
+static inline bool symbol_differs(uint64_t apart)
+{
+    return apart << (64 - SYMBOL_SHARD_BIT) != 0;
+}
+
+static inline size_t symbol_known_shard(uint64_t apart)
+{
+    return (size_t)(apart >> SYMBOL_SHARD_BIT);
+}
+
+/* Shard of the symbol that begins here and has no escapes, and remember it under the key if there is one; -1 if it is
+ * empty, or doesn't end before `end`. */
+static int symbol_look_up(core *c, const u8 *symbol, const u8 *end, uint64_t key)
+{
+    const u8 *quote = symbol < end ? memchr(symbol, '"', (size_t)(end - symbol)) : NULL;
+    const int number = quote ? symbol_shard(c, symbol, (size_t)(quote - symbol)) : -1;
+    if (number >= 0 && key) {
+        uint64_t *const set = symbols_known(c) + symbol_set(key);
+        set[1] = set[0];
+        set[0] = key | (uint64_t)number << SYMBOL_SHARD_BIT;
     }
-    return 0;
+    return number;
 }
 
 static inline bool begins_portable(const u8 *text, const prefix *with)
@@ -395,15 +437,36 @@ static inline void rare_portable(block_portable block, wide_rare_bits *bits)
         bits->high |= byte_bits(block.words[i] & EACH_BYTE << 7) << (8 * i);
 }
 
-static inline void masks_portable(block_portable block, wide_bits *bits)
+static inline uint64_t brackets_portable(block_portable block)
 {
-    wide_rare_bits rare;
-    rare_portable(block, &rare);
-    bits->rare = rare.backslash | rare.newline | rare.high;
-    bits->quote = equal_portable(block, '"');
     for (size_t i = 0; i < 8; i++)
         block.words[i] |= EACH_BYTE * BRACKET_FOLD;
-    bits->bracket = equal_portable(block, 0x7F);
+    return equal_portable(block, 0x7F);
+}
+
+static inline uint64_t quotes_portable(block_portable block)
+{
+    return equal_portable(block, '"');
+}
+
+static inline uint64_t none_portable(void)
+{
+    return 0;
+}
+
+static inline uint64_t add_portable(uint64_t sum, block_portable block)
+{
+    for (size_t i = 0; i < 8; i++) {
+        const uint64_t word = block.words[i], backslash = word ^ EACH_BYTE * '\\';
+        /* Bit 7 of a byte, at least of the lowest one that is below 0x20, or from 0x80 on, or a backslash. */
+        sum |= ((word - EACH_BYTE * 0x20) & ~word) | word | ((backslash - EACH_BYTE) & ~backslash);
+    }
+    return sum;
+}
+
+static inline bool plain_portable(uint64_t sum)
+{
+    return !(sum & EACH_BYTE << 7);
 }
 
 static inline void copy_portable(u8 *to, const u8 *from)
@@ -430,8 +493,14 @@ static inline block_portable tail_portable(const u8 *text, size_t size)
 #define wide_block block_portable
 #define wide_load load_portable
 #define wide_load_tail tail_portable
-#define wide_masks masks_portable
+#define wide_quotes quotes_portable
+#define wide_brackets brackets_portable
 #define wide_rare_masks rare_portable
+#define wide_sum uint64_t
+#define wide_none none_portable
+#define wide_add add_portable
+#define wide_plain plain_portable
+#define wide_places places_one_by_one
 #define wide_prefix_xor prefix_xor_shifts
 #define wide_lowest lowest_bit
 #define wide_copy copy_portable
@@ -442,8 +511,13 @@ static inline block_portable tail_portable(const u8 *text, size_t size)
 #undef wide_block
 #undef wide_load
 #undef wide_load_tail
-#undef wide_masks
+#undef wide_quotes
+#undef wide_brackets
 #undef wide_rare_masks
+#undef wide_sum
+#undef wide_none
+#undef wide_add
+#undef wide_plain
 
 #if defined(__x86_64__)
 
@@ -484,19 +558,31 @@ static inline void rare_sse2(block_sse2 block, wide_rare_bits *bits)
         bits->high |= (uint64_t)(uint32_t)_mm_movemask_epi8(block.v[i]) << (16 * i);
 }
 
-static inline void masks_sse2(block_sse2 block, wide_bits *bits)
+static inline uint64_t brackets_sse2(block_sse2 block)
 {
-    __m128i rare = _mm_setzero_si128();
-    for (size_t i = 0; i < 4; i++) {
-        /* Signed: control characters and bytes from 0x80 on. */
-        const __m128i unusual = _mm_cmplt_epi8(block.v[i], _mm_set1_epi8(0x20));
-        rare = _mm_or_si128(rare, _mm_or_si128(unusual, _mm_cmpeq_epi8(block.v[i], _mm_set1_epi8('\\'))));
-    }
-    bits->rare = (uint64_t)(uint32_t)_mm_movemask_epi8(rare);
-    bits->quote = equal_sse2(block, '"');
     for (size_t i = 0; i < 4; i++)
         block.v[i] = _mm_or_si128(block.v[i], _mm_set1_epi8(BRACKET_FOLD));
-    bits->bracket = equal_sse2(block, 0x7F);
+    return equal_sse2(block, 0x7F);
+}
+
+static inline uint64_t quotes_sse2(block_sse2 block)
+{
+    return equal_sse2(block, '"');
+}
+
+static inline __m128i add_sse2(__m128i sum, block_sse2 block)
+{
+    for (size_t i = 0; i < 4; i++) {
+        /* Signed: control characters and bytes from 0x80 on. */
+        sum = _mm_or_si128(sum, _mm_cmplt_epi8(block.v[i], _mm_set1_epi8(0x20)));
+        sum = _mm_or_si128(sum, _mm_cmpeq_epi8(block.v[i], _mm_set1_epi8('\\')));
+    }
+    return sum;
+}
+
+static inline bool plain_sse2(__m128i sum)
+{
+    return !_mm_movemask_epi8(sum);
 }
 
 static inline bool begins_sse2(const u8 *text, const prefix *with)
@@ -516,8 +602,13 @@ static inline bool begins_sse2(const u8 *text, const prefix *with)
 #define wide_block block_sse2
 #define wide_load load_sse2
 #define wide_load_tail tail_sse2
-#define wide_masks masks_sse2
+#define wide_quotes quotes_sse2
+#define wide_brackets brackets_sse2
 #define wide_rare_masks rare_sse2
+#define wide_sum __m128i
+#define wide_none _mm_setzero_si128
+#define wide_add add_sse2
+#define wide_plain plain_sse2
 #define wide_begins begins_sse2
 #include "json_wide.h"
 
@@ -526,10 +617,16 @@ static inline bool begins_sse2(const u8 *text, const prefix *with)
 #undef wide_block
 #undef wide_load
 #undef wide_load_tail
-#undef wide_masks
+#undef wide_quotes
+#undef wide_brackets
 #undef wide_rare_masks
+#undef wide_sum
+#undef wide_none
+#undef wide_add
+#undef wide_plain
 #undef wide_prefix_xor
 #undef wide_lowest
+#undef wide_places
 #undef wide_copy
 #undef wide_begins
 
@@ -571,19 +668,44 @@ AVX2 static inline void rare_avx2(block_avx2 block, wide_rare_bits *bits)
     bits->high = signs_avx2(block.low, block.high);
 }
 
-AVX2 static inline void masks_avx2(block_avx2 block, wide_bits *bits)
+AVX2 static inline uint64_t brackets_avx2(block_avx2 block)
 {
-    const __m256i space = _mm256_set1_epi8(0x20), backslash = _mm256_set1_epi8('\\');
-    /* Signed: control characters and bytes from 0x80 on. */
-    const __m256i unusual =
-        _mm256_or_si256(_mm256_cmpgt_epi8(space, block.low), _mm256_cmpgt_epi8(space, block.high));
-    const __m256i escape =
-        _mm256_or_si256(_mm256_cmpeq_epi8(block.low, backslash), _mm256_cmpeq_epi8(block.high, backslash));
-    bits->rare = (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_or_si256(unusual, escape));
-    bits->quote = equal_avx2(block, '"');
     const __m256i fold = _mm256_set1_epi8(BRACKET_FOLD);
     const block_avx2 folded = {_mm256_or_si256(block.low, fold), _mm256_or_si256(block.high, fold)};
-    bits->bracket = equal_avx2(folded, 0x7F);
+    return equal_avx2(folded, 0x7F);
+}
+
+AVX2 static inline uint64_t quotes_avx2(block_avx2 block)
+{
+    return equal_avx2(block, '"');
+}
+
+/* The lowest byte, signed, so that those from 0x80 on are the lowest; and the lowest of their xor with a backslash. */
+typedef struct {
+    __m256i byte, apart;
+} sum_avx2;
+
+AVX2 static inline sum_avx2 none_avx2(void)
+{
+    const sum_avx2 sum = {_mm256_set1_epi8(0x7F), _mm256_set1_epi8(0x7F)};
+    return sum;
+}
+
+AVX2 static inline sum_avx2 add_avx2(sum_avx2 sum, block_avx2 block)
+{
+    const __m256i backslash = _mm256_set1_epi8('\\');
+    sum.byte = _mm256_min_epi8(sum.byte, _mm256_min_epi8(block.low, block.high));
+    const __m256i apart =
+        _mm256_min_epu8(_mm256_xor_si256(block.low, backslash), _mm256_xor_si256(block.high, backslash));
+    sum.apart = _mm256_min_epu8(sum.apart, apart);
+    return sum;
+}
+
+AVX2 static inline bool plain_avx2(sum_avx2 sum)
+{
+    const __m256i rare = _mm256_or_si256(_mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), sum.byte),
+                                         _mm256_cmpeq_epi8(sum.apart, _mm256_setzero_si256()));
+    return _mm256_testz_si256(rare, rare);
 }
 
 AVX2 static inline uint64_t prefix_xor_clmul(uint64_t bits)
@@ -596,6 +718,23 @@ AVX2 static inline uint64_t prefix_xor_clmul(uint64_t bits)
 AVX2 static inline unsigned lowest_tzcnt(uint64_t bits)
 {
     return (unsigned)_tzcnt_u64(bits);
+}
+
+AVX2 static inline uint32_t *places_avx2(uint32_t *to, uint32_t at, uint64_t bits)
+{
+    uint32_t *const end = to + _mm_popcnt_u64(bits);
+    /* As in places_one_by_one. */
+    for (int pair = 0; pair < 2; pair++) {
+        const uint64_t first = at + lowest_tzcnt(bits);
+        bits = _blsr_u64(bits);
+        const uint64_t second = at + lowest_tzcnt(bits);
+        bits = _blsr_u64(bits);
+        store_pair(to, first, second);
+        to += 2;
+    }
+    for (; __builtin_expect(bits != 0, 0); bits = _blsr_u64(bits))
+        *to++ = at + lowest_tzcnt(bits);
+    return end;
 }
 
 AVX2 static inline void copy_avx2(u8 *to, const u8 *from)
@@ -618,8 +757,14 @@ AVX2 static inline bool begins_avx2(const u8 *text, const prefix *with)
 #define wide_block block_avx2
 #define wide_load load_avx2
 #define wide_load_tail tail_avx2
-#define wide_masks masks_avx2
+#define wide_quotes quotes_avx2
+#define wide_brackets brackets_avx2
 #define wide_rare_masks rare_avx2
+#define wide_sum sum_avx2
+#define wide_none none_avx2
+#define wide_add add_avx2
+#define wide_plain plain_avx2
+#define wide_places places_avx2
 #define wide_prefix_xor prefix_xor_clmul
 #define wide_lowest lowest_tzcnt
 #define wide_copy copy_avx2
@@ -631,11 +776,17 @@ AVX2 static inline bool begins_avx2(const u8 *text, const prefix *with)
 #undef wide_block
 #undef wide_load
 #undef wide_load_tail
-#undef wide_masks
+#undef wide_quotes
+#undef wide_brackets
 #undef wide_rare_masks
+#undef wide_sum
+#undef wide_none
+#undef wide_add
+#undef wide_plain
+#undef wide_places
 #undef wide_copy
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,popcnt,pclmul")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi2,avx2,bmi,bmi2,popcnt,pclmul")))
 
 AVX512 static inline __m512i load_avx512(const u8 *text)
 {
@@ -654,14 +805,58 @@ AVX512 static inline void rare_avx512(__m512i block, wide_rare_bits *bits)
     bits->high = _mm512_movepi8_mask(block);
 }
 
-AVX512 static inline void masks_avx512(__m512i block, wide_bits *bits)
+AVX512 static inline uint64_t quotes_avx512(__m512i block)
 {
-    /* Signed: control characters and bytes from 0x80 on. */
-    bits->rare = _mm512_cmplt_epi8_mask(block, _mm512_set1_epi8(0x20)) |
-                 _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('\\'));
-    bits->quote = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('"'));
-    const __m512i folded = _mm512_or_si512(block, _mm512_set1_epi8(BRACKET_FOLD));
-    bits->bracket = _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(0x7F));
+    return _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('"'));
+}
+
+AVX512 static inline uint64_t brackets_avx512(__m512i block)
+{
+    return _mm512_cmpeq_epi8_mask(_mm512_or_si512(block, _mm512_set1_epi8(BRACKET_FOLD)), _mm512_set1_epi8(0x7F));
+}
+
+/* As sum_avx2. */
+typedef struct {
+    __m512i byte, apart;
+} sum_avx512;
+
+AVX512 static inline sum_avx512 none_avx512(void)
+{
+    const sum_avx512 sum = {_mm512_set1_epi8(0x7F), _mm512_set1_epi8(0x7F)};
+    return sum;
+}
+
+AVX512 static inline sum_avx512 add_avx512(sum_avx512 sum, __m512i block)
+{
+    sum.byte = _mm512_min_epi8(sum.byte, block);
+    sum.apart = _mm512_min_epu8(sum.apart, _mm512_xor_si512(block, _mm512_set1_epi8('\\')));
+    return sum;
+}
+
+AVX512 static inline bool plain_avx512(sum_avx512 sum)
+{
+    return !(_mm512_cmplt_epi8_mask(sum.byte, _mm512_set1_epi8(0x20)) | _mm512_testn_epi8_mask(sum.apart, sum.apart));
+}
+
+AVX512 static inline uint32_t *places_avx512(uint32_t *to, uint32_t at, uint64_t bits)
+{
+    static const u8 numbers[64] = {
+        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
+    };
+    const size_t count = (size_t)_mm_popcnt_u64(bits);
+    const __m512i found = _mm512_maskz_compress_epi8(bits, _mm512_loadu_si512(numbers));
+    const __m512i base = _mm512_set1_epi32((int)at);
+    /* 16 at once, whether they are there or not; a block that has more is none of trades. */
+    _mm512_storeu_si512(to, _mm512_add_epi32(base, _mm512_cvtepu8_epi32(_mm512_castsi512_si128(found))));
+    if (__builtin_expect(count > 16, 0)) {
+        u8 rest[64];
+        _mm512_storeu_si512(rest, found);
+        for (size_t i = 16; i < count; i++)
+            to[i] = at + rest[i];
+    }
+    return to + count;
 }
 
 AVX512 static inline void copy_avx512(u8 *to, const u8 *from)
@@ -674,8 +869,14 @@ AVX512 static inline void copy_avx512(u8 *to, const u8 *from)
 #define wide_block __m512i
 #define wide_load load_avx512
 #define wide_load_tail tail_avx512
-#define wide_masks masks_avx512
+#define wide_quotes quotes_avx512
+#define wide_brackets brackets_avx512
 #define wide_rare_masks rare_avx512
+#define wide_sum sum_avx512
+#define wide_none none_avx512
+#define wide_add add_avx512
+#define wide_plain plain_avx512
+#define wide_places places_avx512
 #define wide_copy copy_avx512
 #include "json_wide.h"
 
@@ -727,27 +928,49 @@ static inline void rare_neon(block_neon block, wide_rare_bits *bits)
     bits->high = gather_neon(block);
 }
 
-static inline void masks_neon(block_neon block, wide_bits *bits)
+static inline uint64_t brackets_neon(block_neon block)
 {
-    uint8x16_t rare = vdupq_n_u8(0);
-    for (size_t i = 0; i < 4; i++) {
-        /* Signed: control characters and bytes from 0x80 on. */
-        const uint8x16_t unusual = vcltq_s8(vreinterpretq_s8_u8(block.v[i]), vdupq_n_s8(0x20));
-        rare = vorrq_u8(rare, vorrq_u8(unusual, vceqq_u8(block.v[i], vdupq_n_u8('\\'))));
-    }
-    bits->rare = vmaxvq_u8(rare);
-    bits->quote = equal_neon(block, '"');
     for (size_t i = 0; i < 4; i++)
         block.v[i] = vorrq_u8(block.v[i], vdupq_n_u8(BRACKET_FOLD));
-    bits->bracket = equal_neon(block, 0x7F);
+    return equal_neon(block, 0x7F);
+}
+
+static inline uint64_t quotes_neon(block_neon block)
+{
+    return equal_neon(block, '"');
+}
+
+static inline uint8x16_t none_neon(void)
+{
+    return vdupq_n_u8(0);
+}
+
+static inline uint8x16_t add_neon(uint8x16_t sum, block_neon block)
+{
+    for (size_t i = 0; i < 4; i++) {
+        /* Signed: control characters and bytes from 0x80 on. */
+        sum = vorrq_u8(sum, vcltq_s8(vreinterpretq_s8_u8(block.v[i]), vdupq_n_s8(0x20)));
+        sum = vorrq_u8(sum, vceqq_u8(block.v[i], vdupq_n_u8('\\')));
+    }
+    return sum;
+}
+
+static inline bool plain_neon(uint8x16_t sum)
+{
+    return !vmaxvq_u8(sum);
 }
 
 #define WIDE(name) neon_##name
 #define wide_block block_neon
 #define wide_load load_neon
 #define wide_load_tail tail_neon
-#define wide_masks masks_neon
+#define wide_quotes quotes_neon
+#define wide_brackets brackets_neon
 #define wide_rare_masks rare_neon
+#define wide_sum uint8x16_t
+#define wide_none none_neon
+#define wide_add add_neon
+#define wide_plain plain_neon
 #include "json_wide.h"
 
 #endif
@@ -784,7 +1007,7 @@ static bool machine_has(const char *name)
         return avx2;
     if (!strcmp(name, "avx512"))
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+               __builtin_cpu_supports("avx512vbmi2");
 #endif
     (void)name;
     return true;

@@ -9,8 +9,9 @@ void shard_set_output(core *c, uint32_t number, int fd, bool stalled)
     shard *s = shard_at(c, number);
     s->fd = fd;
     s->stalled = s->stall_unreported = stalled;
-    /* One that can be written is looked at when it should be; one that can't may fill up. */
-    s->limit = s->base + (fd >= 0 && !stalled ? STAGE_THRESHOLD : STAGE_CAPACITY);
+    /* One that can be written is looked at when it should be; one that can't may fill up, but for what one more trade
+     * of the fast path may need. */
+    s->limit = s->base + (fd >= 0 && !stalled ? STAGE_THRESHOLD : STAGE_CAPACITY - WINDOW - 4);
 }
 
 bool shard_room(core *c, uint32_t number, size_t size)
@@ -50,7 +51,6 @@ void shard_append(core *c, uint32_t number, const u8 *record, size_t size)
         to[size] = '\n';
         s->tail += size + 1;
     }
-    c->dirty[number] = 1;
 }
 
 void shard_take(core *c, uint32_t number, size_t count)
@@ -96,16 +96,6 @@ void shard_write(core *c, uint32_t number)
 
 void shard_write_all(core *c)
 {
-    for (uint32_t group = 0; group < c->shards; group += 8) {
-        uint64_t any;
-        memcpy(&any, c->dirty + group, sizeof any);
-        if (!any)
-            continue;
-        for (uint32_t i = group; i < group + 8; i++)
-            if (c->dirty[i]) {
-                shard_write(c, i);
-                const shard *s = shard_at(c, i);
-                c->dirty[i] = s->tail != s->head;
-            }
-    }
+    for (uint32_t i = 0; i < c->shards; i++)
+        shard_write(c, i);
 }
