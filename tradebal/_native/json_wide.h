@@ -127,7 +127,9 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
         const bool short_symbol = quote && symbol_size <= SYMBOL_KNOWN_SIZE;
         const uint64_t key = symbol_key(word, symbol_size);
         const uint64_t *const set = known + symbol_set(key);
-        const uint64_t one = set[0] ^ key, two = set[1] ^ key, found = symbol_differs(one) ? two : one;
+        const uint64_t one = set[0] ^ key, two = set[1] ^ key;
+        /* A choice, not a branch, since which one it is can't be foreseen. */
+        const uint64_t found = __builtin_expect_with_probability(symbol_differs(one), 1, 0.5) ? two : one;
         size_t number = symbol_known_shard(found);
         if (__builtin_expect(!short_symbol || symbol_differs(found), 0)) {
             const int looked_up = symbol_look_up(c, symbol, end, short_symbol ? key : 0);
