@@ -397,3 +397,70 @@ def test_an_output_that_fails_stalls_and_keeps_its_bytes(make):
         assert bytes(router.pending(0)) == b"x\n"
     finally:
         os.close(write_end)
+
+
+@pytest.fixture
+def waiting_pump(make, connection, fifo):
+    """A pump that waits for more, in a thread: the provider's end, the FIFO, what ends it, and how it ended."""
+    theirs, ours = connection
+    out = fifo()
+    router = make(1, STOCKS)
+    router.set_output(0, out.fd)
+    wake, waker = os.pipe()
+    statuses = []
+    theirs.sendall(text(b'{"ev":"T","sym":"A","q":1}'))
+    thread = threading.Thread(target=lambda: statuses.append(router.pump(ours.fileno(), 60 * SECOND, wake)))
+    thread.start()
+
+    def ended():
+        thread.join(30)
+        return statuses
+
+    try:
+        assert select.select([out.fd], [], [], 30)[0]
+        yield theirs, out, waker, ended
+    finally:
+        os.write(waker, b"!")
+        thread.join()
+        os.close(wake)
+        os.close(waker)
+
+
+def test_a_pump_that_may_wait_writes_what_came_and_goes_on_with_what_comes(waiting_pump):
+    theirs, out, waker, ended = waiting_pump
+    for number in range(2, 50):
+        theirs.sendall(text(b'{"ev":"T","sym":"A","q":%d}' % number))
+        until(lambda number=number: out.read() and b'"q":%d}' % number in out.got, f"trade {number}")
+    os.write(waker, b"!")
+    assert ended() == [Status.INPUT]
+
+
+def test_a_waiting_pump_ends_at_an_event(waiting_pump):
+    theirs, _, _, ended = waiting_pump
+    theirs.sendall(frame(PING, b"?"))
+    assert ended() == [Status.EVENT]
+
+
+def test_a_waiting_pump_ends_when_the_peer_does(waiting_pump):
+    theirs, _, _, ended = waiting_pump
+    theirs.shutdown(socket.SHUT_RDWR)
+    assert ended() == [Status.CLOSED]
+
+
+def test_a_waiting_pump_ends_when_an_output_stalls(waiting_pump):
+    theirs, out, _, ended = waiting_pump
+    padding = b"x" * 10_000
+    stream = text(b"[" + b",".join([b'{"ev":"T","sym":"A","x":"%s"}' % padding] * (out.size // 10_000 + 5)) + b"]")
+    theirs.sendall(stream)
+    assert ended() == [Status.INPUT]
+
+
+def test_a_waiting_pump_ends_when_its_time_is_used_up(make, connection):
+    theirs, ours = connection
+    wake, waker = os.pipe()
+    router = make(1, STOCKS)
+    theirs.sendall(text(b'{"ev":"T","sym":"A","q":1}'))
+    assert router.pump(ours.fileno(), SECOND // 100, wake) in (Status.INPUT, Status.BUDGET)
+    assert router.counters().trades == 1
+    os.close(wake)
+    os.close(waker)

@@ -22,7 +22,7 @@ from tradebal.router.interface import (
     Status,
 )
 
-_ABI = 1
+_ABI = 2
 _MAX_SHARDS = 1024
 _BATCHES_KEPT = 1024
 _WINDOW = 32 << 10
@@ -89,7 +89,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "room": (c_uint64, (c_void_p,)),
     "received": (None, (c_void_p, c_uint64)),
     "process": (c_int, (c_void_p,)),
-    "pump": (c_int, (c_void_p, c_int, c_int64, POINTER(c_int))),
+    "pump": (c_int, (c_void_p, c_int, c_int64, c_int, POINTER(c_int))),
     "blocked": (c_uint32, (c_void_p,)),
     "event": (None, (c_void_p, POINTER(_Event))),
     "reason": (c_char_p, (c_int,)),
@@ -211,13 +211,13 @@ class Router:
             self._busy = False
         return self._outcome(status)
 
-    def pump(self, fd: int, budget_ns: int) -> Status:
+    def pump(self, fd: int, budget_ns: int, wake: int = -1) -> Status:
         """All the work of one turn, without the interpreter's lock."""
         core = self._idle()
         self._event = None
         self._busy = True
         try:
-            status = _lib.pump(core, max(fd, -1), budget_ns, self._error)
+            status = _lib.pump(core, max(fd, -1), budget_ns, wake, self._error)
         finally:
             self._busy = False
         self.errno = self._error.value

@@ -4,7 +4,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Layout of the structs and meaning of the functions below; _core.py refuses a library of another number. */
-#define ABI 1
+#define ABI 2
 
 EXPORT uint32_t tb_abi(void);
 EXPORT uint64_t tb_size(const core_options *options);
@@ -14,7 +14,7 @@ EXPORT uint64_t tb_space(core *c, uint64_t *size);
 EXPORT uint64_t tb_room(const core *c);
 EXPORT void tb_received(core *c, uint64_t count);
 EXPORT int tb_process(core *c);
-EXPORT int tb_pump(core *c, int fd, int64_t budget_ns, int *error);
+EXPORT int tb_pump(core *c, int fd, int64_t budget_ns, int wake, int *error);
 EXPORT uint32_t tb_blocked(const core *c);
 EXPORT void tb_event(const core *c, core_event *event);
 EXPORT const char *tb_reason(int reason);
@@ -78,9 +78,9 @@ int tb_process(core *c)
     return core_process(c);
 }
 
-int tb_pump(core *c, int fd, int64_t budget_ns, int *error)
+int tb_pump(core *c, int fd, int64_t budget_ns, int wake, int *error)
 {
-    return pump(c, fd, budget_ns, error);
+    return pump(c, fd, budget_ns, wake, error);
 }
 
 uint32_t tb_blocked(const core *c)
@@ -112,6 +112,7 @@ void tb_flush(core *c)
 uint32_t tb_stalled(core *c, uint32_t *numbers)
 {
     uint32_t count = 0;
+    c->stall_seen = false;
     for (uint32_t i = 0; i < c->shards; i++)
         if (shard_at(c, i)->stall_unreported) {
             shard_at(c, i)->stall_unreported = false;

@@ -321,6 +321,7 @@ struct core {
     core_event event;
     uint32_t blocked;
     bool writing; /* in pump: shards may be written */
+    bool stall_seen; /* an output stalled, and the caller doesn't know it yet */
 
     core_counters total;
     uint64_t connection_trades;
@@ -367,7 +368,7 @@ static inline void core_count_trade(core *c, shard *s, size_t size)
 /* ---- pump.c: the only room that receives ---- */
 
 /* As Router.pump; *error is errno where it returns STATUS_ERROR. */
-int pump(core *c, int fd, int64_t budget_ns, int *error);
+int pump(core *c, int fd, int64_t budget_ns, int wake, int *error);
 
 uint64_t clock_ns(int clock);
 

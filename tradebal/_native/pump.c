@@ -1,8 +1,9 @@
 /* Moves bytes between descriptors: receive, process, write, as long as there is something to do. */
-#define _DEFAULT_SOURCE
+#define _GNU_SOURCE
 #include "core.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -34,7 +35,15 @@ static int receive(core *c, int fd, amount *received, int *error)
     return STATUS_ERROR;
 }
 
-int pump(core *c, int fd, int64_t budget_ns, int *error)
+/* Wait for more to receive; false when the time is used up, or `wake` is readable, or a signal came. */
+static bool wait_for_more(int fd, int wake, int64_t ns)
+{
+    struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = wake, .events = POLLIN}};
+    const struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    return ppoll(fds, 2, &timeout, NULL) > 0 && !fds[1].revents;
+}
+
+int pump(core *c, int fd, int64_t budget_ns, int wake, int *error)
 {
     const uint64_t began = clock_ns(CLOCK_MONOTONIC);
     uint64_t flushed = c->total.bytes;
@@ -49,10 +58,13 @@ int pump(core *c, int fd, int64_t budget_ns, int *error)
             shard_write_all(c);
             flushed = c->total.bytes;
         }
-        if (received != RECEIVED_NOTHING && (int64_t)(clock_ns(CLOCK_MONOTONIC) - began) > budget_ns) {
+        const int64_t left = budget_ns - (int64_t)(clock_ns(CLOCK_MONOTONIC) - began);
+        if (received != RECEIVED_NOTHING && left < 0) {
             status = STATUS_BUDGET;
             break;
         }
+        if (received == RECEIVED_LESS && wake >= 0 && (c->stall_seen || !wait_for_more(fd, wake, left)))
+            break;
         status = receive(c, fd, &received, error);
         if (received == RECEIVED_NOTHING)
             break;

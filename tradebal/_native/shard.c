@@ -9,6 +9,8 @@ void shard_set_output(core *c, uint32_t number, int fd, bool stalled)
     shard *s = shard_at(c, number);
     s->fd = fd;
     s->stalled = s->stall_unreported = stalled;
+    if (stalled)
+        c->stall_seen = true;
     /* One that can be written is looked at when it should be; one that can't may fill up, but for what one more trade
      * of the fast path may need. */
     s->limit = s->base + (fd >= 0 && !stalled ? STAGE_THRESHOLD : STAGE_CAPACITY - WINDOW - 4);

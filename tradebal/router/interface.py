@@ -148,11 +148,12 @@ class Router(Protocol):
     def process(self) -> Status:
         """Use buffered bytes until more are needed, an event comes up, or a shard has no room. No I/O."""
 
-    def pump(self, fd: int, budget_ns: int) -> Status:
+    def pump(self, fd: int, budget_ns: int, wake: int = -1) -> Status:
         """Receive from the non-blocking socket `fd` (-1: only use what is buffered), process, and write to the outputs.
 
-        Everything staged for a shard that takes bytes has been written when it returns. INPUT means that the socket
-        is drained (or fd is -1).
+        Everything staged for a shard that takes bytes has been written when it returns, and before it waits. INPUT
+        means that the socket is drained (or fd is -1). With `wake`, a drained socket is waited for: until `budget_ns`
+        (counted from the call) is used up, an output stalls, or the descriptor `wake` is readable.
         """
 
     def event(self) -> Event:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import select
 import time
 from collections.abc import Iterator, Mapping
 
@@ -98,8 +99,11 @@ class Router:
                 return self._stop_at(item)
             self._rest_of_message = self._route(item)
 
-    def pump(self, fd: int, budget_ns: int) -> Status:
-        """Receive from `fd`, process, and write, until one of these has to wait or the time is used up."""
+    def pump(self, fd: int, budget_ns: int, wake: int = -1) -> Status:
+        """Receive from `fd`, process, and write, until one of these has to wait or the time is used up.
+
+        With `wake`, wait for more to receive unless that descriptor is readable or an output stalled.
+        """
         end = time.monotonic_ns() + budget_ns
         received = False
         while True:
@@ -113,6 +117,8 @@ class Router:
                 return status
             if received and time.monotonic_ns() > end:
                 return Status.BUDGET
+            if received and wake >= 0 and (self._stalled or not _wait_for_more(fd, wake, end)):
+                return Status.INPUT
             try:
                 count = os.readv(fd, [self.space()])
             except BlockingIOError:
@@ -285,3 +291,12 @@ class Router:
             )
         )
         self._begin_batch(now_ns)
+
+
+def _wait_for_more(fd: int, wake: int, end_ns: int) -> bool:
+    """Wait until there is something to receive; False when the time is over or `wake` is readable."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    poller.register(wake, select.POLLIN)
+    ready = [ready for ready, _ in poller.poll(max(0.0, (end_ns - time.monotonic_ns()) / 1e6))]
+    return ready == [fd]
