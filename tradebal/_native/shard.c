@@ -16,6 +16,15 @@ void shard_set_output(core *c, uint32_t number, int fd, bool stalled)
     s->limit = s->base + (fd >= 0 && !stalled ? STAGE_THRESHOLD : STAGE_CAPACITY - WINDOW - 4);
 }
 
+static void move_to_base(core *c, shard *s)
+{
+    const uint64_t by = s->head - s->base;
+    memmove(at_offset(c, s->base), at_offset(c, s->head), (size_t)(s->tail - s->head));
+    s->head -= by;
+    s->tail -= by;
+    s->boundary -= by;
+}
+
 bool shard_room(core *c, uint32_t number, size_t size)
 {
     shard *s = shard_at(c, number);
@@ -24,13 +33,8 @@ bool shard_room(core *c, uint32_t number, size_t size)
     const size_t pending = (size_t)(s->tail - s->head);
     if (pending + size > STAGE_CAPACITY)
         return false;
-    if (s->tail + size > s->base + STAGE_CAPACITY) {
-        const uint64_t by = s->head - s->base;
-        memmove(at_offset(c, s->base), at_offset(c, s->head), pending);
-        s->head -= by;
-        s->tail -= by;
-        s->boundary -= by;
-    }
+    if (s->tail + size > s->base + STAGE_CAPACITY)
+        move_to_base(c, s);
     return true;
 }
 
@@ -75,6 +79,10 @@ void shard_take(core *c, uint32_t number, size_t count)
             s->boundary = newline ? (uint64_t)(newline + 1 - at_offset(c, 0)) : s->tail;
         }
     }
+    /* Each byte that was taken pays for at most one that is moved; and a tail far from the base would keep the shard
+     * on the careful path, however little waits. */
+    if (s->head - s->base >= s->tail - s->head)
+        move_to_base(c, s);
 }
 
 void shard_write(core *c, uint32_t number)
