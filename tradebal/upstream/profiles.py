@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from tradebal.config import CustomFeed, Feed
 from tradebal.errors import UserError
 from tradebal.router.interface import Rule
-from tradebal.upstream.failures import Retry
+
+if TYPE_CHECKING:  # workers read profiles too, and need no TLS
+    from tradebal.upstream.failures import Retry
 
 
 @dataclass(frozen=True)
