@@ -57,6 +57,7 @@ def test_the_picture_of_a_running_system_and_its_json_tell_the_same(tmp_path):
     with provider(Numbered(20_000)) as serving, System(tmp_path, serving.url) as system:
         system.start_all()
         system.wait_for("tradebal_worker_trades_total", 20_000)
+        system.wait_for("tradebal_top_symbol_trades", 19_900)
         picture = run("--config", system.config, "--once")
         assert picture.returncode == 0, picture.stderr
         assert "routed 20,000   handled 20,000" in picture.stdout

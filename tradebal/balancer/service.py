@@ -260,8 +260,12 @@ class Balancer:
     def _note_data(self, trades: int) -> None:
         now_ns = time.time_ns()
         self._watch.received(now_ns, trades)
-        if now_ns >= self._next_sample_ns and (sample := self._router.sample()) is not None:
+        if now_ns >= self._next_sample_ns:
             self._next_sample_ns = now_ns + SPACING_NS
+            self._take_sample(trades)
+
+    def _take_sample(self, trades: int) -> None:
+        if (sample := self._router.sample()) is not None:
             self._samples.add(sample, trades)
 
     # Full FIFOs
@@ -306,6 +310,7 @@ class Balancer:
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + self._config.metrics.interval
+        self._take_sample(self._router.counters().trades)  # of what came after the latest one
         self._publisher.publish()
         self._notifier.status(
             f"{self._link.phase.value}, {self._router.counters().trades} trades, latest rate {self._stats.last:.0f}/s"
