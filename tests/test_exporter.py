@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import math
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.waiting import until
@@ -67,10 +69,10 @@ def served(config):
     until(lambda: not [t for t in threading.enumerate() if "process_request_thread" in t.name], "the requests' end")
 
 
-def ask(served, path="/metrics", method="GET"):
+def ask(served, path="/metrics", method="GET", **headers):
     host, _, port = served.address.rpartition(":")
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers)
         response = connection.getresponse()
         return response.status, dict(response.getheaders()), response.read().decode()
 
@@ -122,6 +124,67 @@ def test_series_that_two_units_claim_appears_once(tmp_path):
     text = merge(tmp_path, ["balancer"])
     assert text.count("\ntradebal_things_total ") == 1
     assert samples(text)["tradebal_things_total", ()] == 10
+
+
+def test_openmetrics_has_the_same_series_and_values(tmp_path):
+    publish(tmp_path, "balancer", 10)
+    publish(tmp_path, "worker-0", 4, shard="0")
+    (tmp_path / "foreign.prom").write_text(
+        '# HELP jobs Not named as counters should be, \\\\ and "quoted".\n# TYPE jobs counter\njobs 3 1600000000000\n'
+        "# TYPE tradebal_things gauge\ntradebal_things 1\nplain 7\n"
+    )
+    expected = ["balancer", "worker-0"]
+    text = merge(tmp_path, expected, openmetrics=True)
+    families = {family.name: family for family in parse_openmetrics(text)}
+    found = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families.values()
+        for sample in family.samples
+    }
+    plain = samples(merge(tmp_path, expected))
+    # A gauge by a counter's name without _total can't stand beside it.
+    del plain["tradebal_things", ()]
+    plain["jobs", ()] = plain.pop(("jobs_total", ()))  # prometheus-client adds what the counter's name lacks
+    assert found.keys() == plain.keys()
+    assert all(found[series] == plain[series] or math.isnan(plain[series]) for series in plain)
+    assert families["tradebal_things"].type == "counter"
+    assert families["jobs"].type == "unknown"
+    assert families["jobs"].documentation == 'Not named as counters should be, \\ and "quoted".'
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;version=2.0.0", False),
+        ("text/plain;q=0.9, application/openmetrics-text;version=1.0.0;q=0.5", False),
+        ("application/openmetrics-text;q=0,*/*", False),
+        ("application/openmetrics-text;q=nonsense,;;=,text/plain", False),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;"
+            "version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,"
+            "*/*;q=0.1",
+            True,
+        ),
+    ],
+)
+def test_the_format_is_what_the_client_prefers(served, accept, openmetrics):
+    _, headers, text = ask(served, Accept=accept)
+    assert headers["Content-Type"].startswith(
+        "application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain"
+    )
+    assert text.endswith("# EOF\n") == openmetrics
+
+
+def test_ready_is_said_once_every_configured_unit_is_up(served, tmp_path):
+    for unit in ("balancer", "worker-0"):
+        publish(tmp_path / "metrics", unit, shard=unit)
+    assert ask(served, "/-/ready")[::2] == (503, "not ready: worker-1\n")
+    publish(tmp_path / "metrics", "worker-1", shard="1")
+    assert ask(served, "/-/ready")[::2] == (200, "ready\n")
 
 
 def test_units_that_disagree_on_a_metrics_type_do_not_break_it(tmp_path):

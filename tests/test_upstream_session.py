@@ -164,7 +164,7 @@ def test_massive_market_follows_from_the_url(path, topic, marker, symbol):
 
 
 def test_custom_feed_becomes_a_profile_like_any_other():
-    custom = CustomFeed("k", ("a", "b"), "s", "in", (LoginStep(expect={"n": 1, "t": True, "s": "x"}, send="hi"),))
+    custom = CustomFeed("k", ("a", "b"), "s", "in", login=(LoginStep(expect={"n": 1, "t": True, "s": "x"}, send="hi"),))
     profile = resolve(Feed(profile="custom", url="ws://x.test/", custom=custom))
     assert profile.rule == Rule(b"k", (b"a", b"b"), b"s", container=b"in")
     assert profile.steps[0].expect == {"n": "1", "t": "true", "s": "x"}

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -289,6 +290,25 @@ def test_every_series_is_there_before_the_first_trade(bench):
     for reason in ("disconnect", "overflow", "restart"):
         assert f'\ntradebal_worker_gaps_total{{reason="{reason}",shard="0"}} 0.0\n' in text
     assert '\ntradebal_worker_handler_seconds_count{shard="0"} 0.0\n' in text
+    assert '\ntradebal_worker_provider_latency_seconds_count{shard="0"} 0.0\n' in text
+    assert '\ntradebal_worker_last_read_timestamp_seconds{shard="0"} 0.0\n' in text
+    assert '\ntradebal_unit_cpu_seconds_total{shard="0",unit="worker-0"} ' in text
+
+
+def test_the_time_that_trades_were_under_way_is_told(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    began = time.time()
+    balancer.write(b'{"ev":"T","sym":"A","t":%d}\n{"ev":"T","sym":"A"}\n' % int((began - 2) * 1000))
+    balancer.until_read()
+    until(lambda: bench.figure("tradebal_worker_provider_latency_seconds_count") == 1, "one batch")
+    assert 2 <= bench.figure("tradebal_worker_provider_latency_seconds_sum") <= 3 + time.time() - began
+    assert began - 1 <= bench.figure("tradebal_worker_last_read_timestamp_seconds") <= time.time()
+    balancer.write(b'{"ev":"T","sym":"A","t":"no time"}\n')
+    balancer.write(b"[]\n")
+    until(lambda: bench.figure("tradebal_worker_trades_total") == 4, "all")
+    assert bench.figure("tradebal_worker_provider_latency_seconds_count") == 1
+    worker.kill()
 
 
 def test_systemd_hears_ready_signs_of_life_and_stopping(bench):

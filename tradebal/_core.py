@@ -18,6 +18,7 @@ from tradebal.router.interface import (
     EventKind,
     Framing,
     Rule,
+    Sample,
     ShardCounters,
     Status,
 )
@@ -103,6 +104,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "counters": (None, (c_void_p, POINTER(_Counters))),
     "shard_counters": (None, (c_void_p, _SIZE)),
     "batches": (c_uint32, (c_void_p, POINTER(_Batch))),
+    "sample": (c_uint64, (c_void_p, _SIZE)),
     "variant": (c_char_p, (c_size_t,)),
     "variant_in_use": (c_char_p, ()),
     "use_variant": (c_bool, (c_char_p,)),
@@ -182,6 +184,7 @@ class Router:
         self._numbers = (c_uint32 * shards)()
         self._totals = _Counters()
         self._shard_totals = (c_uint64 * (2 * shards))()
+        self._sample = (c_uint64 * 4)()
         self._batches = (_Batch * _BATCHES_KEPT)()
         self._error = c_int()
         self.blocked = -1
@@ -294,6 +297,13 @@ class Router:
         _lib.shard_counters(self._idle(), self._shard_totals)
         numbers = iter(self._shard_totals)
         return [ShardCounters(*pair) for pair in zip(numbers, numbers, strict=True)]
+
+    def sample(self) -> Sample | None:
+        """Each is handed out once."""
+        if not (size := _lib.sample(self._idle(), self._sample)):
+            return None
+        time_ns, shard, offset, text = self._sample
+        return Sample(time_ns, shard, offset, bytes(self._view[text : text + size]))
 
     def batches(self) -> list[Batch]:
         """Each is handed out once."""

@@ -14,6 +14,7 @@ from tradebal.errors import UserError
 COMMANDS = {
     "run": "balancer, workers and exporter in the foreground, without systemd",
     "demo": "a simulated market open, balanced before your eyes",
+    "top": "what a running system does, live on your terminal",
     "check": "the effective configuration, and whether this system is fit for it",
     "shard": "on which shard a symbol is",
     "balancer": "keep the one connection, and hand each trade to its shard",

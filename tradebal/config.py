@@ -116,6 +116,13 @@ class CustomFeed:
             "Key under which a marked object holds its trades as an array; without it the marked object is the trade.",
         ),
     )
+    time_key: str | None = field(
+        default=None,
+        metadata=_key(
+            kinds.Text(),
+            "Key of a trade that holds its time (a number since the epoch, or RFC 3339), for the figures on lag.",
+        ),
+    )
     login: tuple[LoginStep, ...] = field(
         default=(),
         metadata=_key(_Table(LoginStep, many=True), "The login exchange, step by step, as `[[feed.custom.login]]`."),

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,7 @@ from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 import tradebal
+from tradebal import figures
 from tradebal.config import Config
 from tradebal.errors import UserError
 from tradebal.metrics import STALE_AFTER, read_texts
@@ -33,6 +34,7 @@ _CLIENTS = 32
 _LOOK = 0.2
 """Seconds between two looks at the clock and at whether to stop."""
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _HELP = re.compile(rf"# HELP ({_NAME}) (.*)")
@@ -79,8 +81,8 @@ def units(directory: Path, expected: Sequence[str]) -> tuple[list[Unit], dict[st
     return known, fresh
 
 
-def merge(directory: Path, expected: Sequence[str]) -> str:
-    """Return all units' metrics as one text in Prometheus' text format.
+def merge(directory: Path, expected: Sequence[str], *, openmetrics: bool = False) -> str:
+    """Return all units' metrics as one text in Prometheus' text format, or in that of OpenMetrics 1.0.
 
     What isn't well-formed (a foreign or half-written file) is left out, whole, and its unit is not up. So are the
     figures of units that have stopped: a balancer that is gone must not go on saying that it is connected.
@@ -98,17 +100,62 @@ def merge(directory: Path, expected: Sequence[str]) -> str:
                 for series, line in theirs.samples.items():
                     # Where two units claim a series, the first one's stands: Prometheus takes it only once.
                     ours.samples.setdefault(series, line)
-    lines = [
-        f"# HELP tradebal_up Whether the unit wrote its metrics within the last {STALE_AFTER:g} seconds: 1, else 0.",
-        "# TYPE tradebal_up gauge",
-        *(f'tradebal_up{{unit="{_escape(unit.name)}"}} {int(unit.up and unit.name not in broken)}' for unit in known),
-    ]
-    for family, merged in families.items():
-        if merged.text:
-            lines.append(f"# HELP {family} {merged.text}")
-        lines.append(f"# TYPE {family} {merged.kind}")
-        lines.extend(merged.samples.values())
+    up = _Family("gauge", f"Whether the unit wrote its metrics within the last {STALE_AFTER:g} seconds: 1, else 0.")
+    for unit in known:
+        series = f'tradebal_up{{unit="{_escape(unit.name)}"}}'
+        up.samples[series] = f"{series} {int(unit.up and unit.name not in broken)}"
+    return _openmetrics({"tradebal_up": up} | families) if openmetrics else _text({"tradebal_up": up} | families)
+
+
+def _text(families: Mapping[str, _Family]) -> str:
+    lines = []
+    for name, family in families.items():
+        if family.text:
+            lines.append(f"# HELP {name} {family.text}")
+        lines.append(f"# TYPE {name} {family.kind}")
+        lines.extend(family.samples.values())
     return "\n".join(lines) + "\n"
+
+
+def _openmetrics(families: Mapping[str, _Family]) -> str:
+    """Give the families as OpenMetrics wants them: counters named without _total, quotes escaped, no time stamps."""
+    lines = []
+    taken: set[str] = set()
+    for name, family in families.items():
+        kind = family.kind
+        if kind == "counter" and name.endswith("_total") and all(map(_named(name), family.samples)):
+            name = name.removesuffix("_total")
+        elif kind in ("counter", "untyped"):
+            kind = "unknown"
+        if name in taken:  # a counter's name without _total is another metric's
+            continue
+        taken.add(name)
+        lines.append(f"# TYPE {name} {kind}")
+        if family.text:
+            text = re.sub(r'(?:\\.)|(")', lambda found: r"\"" if found[1] else found[0], family.text)
+            lines.append(f"# HELP {name} {text}")
+        for series, line in family.samples.items():
+            value = line[len(series) + 1 :].partition(" ")[0]
+            lines.append(f"{series} {value}")
+    return "\n".join(lines) + "\n# EOF\n"
+
+
+def _named(name: str) -> Callable[[str], bool]:
+    return lambda series: series.partition("{")[0] == name
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Tell whether an Accept header field (RFC 9110, section 12.5.1) prefers OpenMetrics to Prometheus' text format."""
+    best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        if kind == "application/openmetrics-text" and given.get("version", "1.0.0") not in ("1.0.0", "0.0.1"):
+            continue
+        quality = given.get("q", "1")
+        if kind in best and re.fullmatch(r"0(\.\d{0,3})?|1(\.0{0,3})?", quality):
+            best[kind] = max(best[kind], float(quality))
+    return best["application/openmetrics-text"] > 0 and best["application/openmetrics-text"] >= best["text/plain"]
 
 
 def _parse(text: str) -> dict[str, _Family] | None:
@@ -169,9 +216,13 @@ class Exporter:
         self._server.server_close()
         self._server.end_overdue(all_of_them=True)
 
-    def metrics(self) -> str:
+    def metrics(self, *, openmetrics: bool = False) -> str:
         """Return what /metrics shows now."""
-        return merge(self._directory, self._expected)
+        return merge(self._directory, self._expected, openmetrics=openmetrics)
+
+    def missing(self) -> list[str]:
+        """Return the configured units that aren't up."""
+        return [unit.name for unit in units(self._directory, self._expected)[0] if not unit.up]
 
     def page(self) -> str:
         """Return the page for people."""
@@ -182,10 +233,22 @@ class Exporter:
         )
         return (
             f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>tradebal</title>"
-            f"<h1>tradebal {html.escape(tradebal.__version__)}</h1>"
-            f"<p><a href=/metrics>/metrics</a> is for Prometheus, <a href=/-/healthy>/-/healthy</a> tells that this "
-            f"exporter answers.</p><table>{rows}</table></html>\n"
+            f"<style>body{{font:16px system-ui;margin:2em}}td{{padding-right:2em}}</style>"
+            f"<h1>tradebal {html.escape(tradebal.__version__)}</h1>{_summary(figures.read(self._directory))}"
+            f"<table>{rows}</table>"
+            f"<p><a href=/metrics>/metrics</a> is for Prometheus; <a href=/-/healthy>/-/healthy</a> tells that this "
+            f"exporter answers, <a href=/-/ready>/-/ready</a> whether every unit is up.</html>\n"
         )
+
+
+def _summary(now: figures.Figures | None) -> str:
+    if now is None or time.time() - now.at > STALE_AFTER:
+        return "<p>The balancer isn't running."
+    state = "live" if now.connected else "not connected"
+    return (
+        f"<p>{state}; {now.routed:,} trades routed, {now.handled:,} handled, {now.backlog:,} bytes wait, "
+        f"{now.dropped:,} lost; highest rate of 8192 trades: {now.highest:,.0f}/s"
+    )
 
 
 def run(config: Config) -> int:
@@ -293,13 +356,20 @@ class _Request(BaseHTTPRequestHandler):
         """Answer."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._send(HTTPStatus.OK, _TEXT, self.server.exporter.metrics())
+            openmetrics = wants_openmetrics(",".join(self.headers.get_all("Accept", [])))
+            text = self.server.exporter.metrics(openmetrics=openmetrics)
+            self._send(HTTPStatus.OK, _OPENMETRICS if openmetrics else _TEXT, text)
         elif path == "/-/healthy":
             self._send(HTTPStatus.OK, _TEXT, "healthy\n")
+        elif path == "/-/ready":
+            if missing := self.server.exporter.missing():
+                self._send(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, f"not ready: {' '.join(missing)}\n")
+            else:
+                self._send(HTTPStatus.OK, _TEXT, "ready\n")
         elif path == "/":
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", self.server.exporter.page())
         else:
-            self._send(HTTPStatus.NOT_FOUND, _TEXT, "not found; there are /metrics, /-/healthy and /\n")
+            self._send(HTTPStatus.NOT_FOUND, _TEXT, "not found; there are /metrics, /-/healthy, /-/ready and /\n")
 
     do_HEAD = do_GET  # noqa: N815 - the names are http.server's
 
@@ -317,6 +387,7 @@ class _Request(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
+        self.send_header("Vary", "Accept")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -13,6 +13,9 @@ from tradebal.router.interface import MAX_RECORD, Framing
 
 _LENGTH = struct.Struct("<I")
 
+OVERHEAD: dict[Framing, int] = {"ndjson": 1, "length32": _LENGTH.size}
+"""Bytes that framing adds to a record."""
+
 
 class FramingError(ValueError):
     """No record can begin at `offset` of the data: a length32 header there holds an impossible length."""

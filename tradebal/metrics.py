@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import resource
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -58,6 +60,44 @@ class Publisher:
             if self._failing:
                 log.info("metrics written again: file=%s", self._path)
             self._failing = False
+
+
+class UnitCollector(Collector):
+    """What every unit shows of its own process."""
+
+    def __init__(self, unit: str) -> None:
+        """Show the process that this is made in, as `unit`."""
+        self._unit = unit
+        self._started = time.time()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the process's metrics."""
+        start = GaugeMetricFamily(
+            "tradebal_unit_start_time_seconds",
+            "When the unit's process started, in seconds since the epoch.",
+            labels=["unit"],
+        )
+        start.add_metric([self._unit], self._started)
+        cpu = CounterMetricFamily(
+            "tradebal_unit_cpu_seconds",
+            "CPU time that the unit's process has used, user and system, in seconds.",
+            labels=["unit"],
+        )
+        cpu.add_metric([self._unit], time.process_time())
+        memory = GaugeMetricFamily(
+            "tradebal_unit_resident_memory_bytes", "Memory that the unit's process holds, in bytes.", labels=["unit"]
+        )
+        memory.add_metric([self._unit], _resident())
+        return iter((start, cpu, memory))
+
+
+def _resident() -> int:
+    try:
+        # proc_pid_statm(5): the second number is the resident set's size, in pages.
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
 
 
 class _Labelled(Collector):

@@ -28,6 +28,7 @@ EXPORT bool tb_inject(core *c, uint32_t number, const u8 *record, uint64_t size)
 EXPORT void tb_counters(const core *c, core_counters *counters);
 EXPORT void tb_shard_counters(const core *c, uint64_t *trades_and_bytes);
 EXPORT uint32_t tb_batches(core *c, core_batch *batches);
+EXPORT uint64_t tb_sample(core *c, uint64_t numbers[4]);
 EXPORT const char *tb_variant(size_t number);
 EXPORT const char *tb_variant_in_use(void);
 EXPORT bool tb_use_variant(const char *name);
@@ -172,6 +173,21 @@ uint32_t tb_batches(core *c, core_batch *batches)
     c->batches_first = (c->batches_first + count) % BATCHES_KEPT;
     c->batches_count = 0;
     return count;
+}
+
+/* Give time, shard and offset of the sample, and where in the block its text is, which the next call may overwrite.
+ * Returns the text's size; 0 if there is no sample. */
+uint64_t tb_sample(core *c, uint64_t numbers[4])
+{
+    core_sample *const sample = &c->sample;
+    const uint64_t size = sample->size;
+    numbers[0] = sample->time_ns;
+    numbers[1] = sample->shard;
+    numbers[2] = sample->offset;
+    numbers[3] = (uint64_t)(sample->text - at_offset(c, 0));
+    sample->size = 0;
+    sample->open = false;
+    return size;
 }
 
 /* ---- for tests and fuzzing, which compare the variants ---- */

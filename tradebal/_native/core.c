@@ -415,6 +415,7 @@ static void release_assembly(core *c, uint64_t used)
 static void end_message(core *c)
 {
     c->routing = false;
+    c->sample.open = false;
     if (c->message == c->assembly) {
         release_assembly(c, c->assembled);
         c->assembled = 0;
@@ -473,6 +474,48 @@ static bool is_marker(const core *c, const json_member *member)
     return false;
 }
 
+/* Add trades that were staged to the sample, as many whole ones as fit. `text` begins with one, and holds `size` bytes
+ * of them with the commas between. */
+static void extend_sample(core *c, const u8 *text, size_t size)
+{
+    core_sample *const sample = &c->sample;
+    while (size) {
+        int reason;
+        const size_t trade = json->span(text, size, &reason);
+        if (1 + trade > SAMPLE_SIZE - sample->size) {
+            sample->open = false;
+            return;
+        }
+        sample->text[sample->size] = ',';
+        memcpy(sample->text + sample->size + 1, text, trade);
+        sample->size += (uint32_t)(1 + trade);
+        text += trade;
+        size -= trade;
+        if (size) {
+            text++;
+            size--;
+        }
+    }
+}
+
+/* Keep a trade that is about to be staged in its shard, if it belongs into the sample. */
+static void take_sample(core *c, uint32_t number, const u8 *trade, size_t size)
+{
+    core_sample *const sample = &c->sample;
+    if (sample->size) {
+        if (sample->open)
+            extend_sample(c, trade, size);
+    } else if (size <= SAMPLE_SIZE) {
+        const shard *s = shard_at(c, number);
+        sample->time_ns = clock_ns(CLOCK_REALTIME);
+        sample->shard = number;
+        sample->offset = s->bytes + s->trades * (c->framing == FRAMING_NDJSON ? 1 : 4);
+        sample->size = (uint32_t)size;
+        sample->open = true;
+        memcpy(sample->text, trade, size);
+    }
+}
+
 /* Stage the object at `at`, or say why not, looking no further into it than that takes. */
 static int route_object(core *c, const u8 *object, size_t size)
 {
@@ -510,6 +553,7 @@ static int route_object(core *c, const u8 *object, size_t size)
         c->blocked = (uint32_t)number;
         return STATUS_BLOCKED;
     }
+    take_sample(c, (uint32_t)number, object, size);
     shard *s = shard_at(c, (uint32_t)number);
     u8 *const staged = at_offset(c, s->tail);
     shard_append(c, (uint32_t)number, object, size);
@@ -560,11 +604,15 @@ static int route_value(core *c, const u8 *message)
     const bool object = left && value[0] == '{', envelope = c->has_container && !c->inner;
     size_t size = 0;
     if (object && find_in_window(c, message)) {
-        if (!envelope && c->prefixes_count && c->brackets_next < c->brackets_usual) {
+        /* A sample begins with a trade that takes the careful path, which knows all about it. */
+        if (!envelope && c->prefixes_count && c->brackets_next < c->brackets_usual && c->sample.size) {
             const uint64_t at = c->at;
             json->run(c, message);
-            if (c->at != at)
+            if (c->at != at) {
+                if (c->sample.open)
+                    extend_sample(c, value, (size_t)(c->at - at));
                 return GO_ON;
+            }
         }
         size = indexed_size(c, message);
     }

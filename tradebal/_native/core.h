@@ -16,6 +16,7 @@
 #define MAX_SHARDS 1024
 #define BATCH_TRADES 8192
 #define BATCHES_KEPT 1024
+#define SAMPLE_SIZE ((size_t)8 << 10)
 
 /* Staged bytes above which pump writes a shard before its turn comes, and the most that a shard holds. */
 #define STAGE_THRESHOLD ((size_t)64 << 10)
@@ -245,6 +246,15 @@ typedef struct {
     uint64_t reads, bytes, frames, messages, trades, trade_bytes, rejects, writes, written;
 } core_counters;
 
+/* Some of the trades that were routed: see tradebal.router.interface.Sample. */
+typedef struct {
+    uint64_t time_ns, offset;
+    uint32_t shard;
+    uint32_t size;  /* of text; 0: there is no sample yet */
+    bool open;      /* what follows in the message at hand still belongs to it */
+    u8 text[SAMPLE_SIZE];
+} core_sample;
+
 typedef struct {
     uint64_t offset, size;
 } slice;
@@ -328,6 +338,7 @@ struct core {
     uint64_t batch_left; /* trades until the batch is full */
     uint64_t batch_began_ns, batch_reads, batch_frames, batch_bytes;
     uint64_t batches_first, batches_count;
+    core_sample sample;
 };
 
 static inline u8 *at_offset(const core *c, uint64_t offset)

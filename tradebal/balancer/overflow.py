@@ -33,7 +33,8 @@ class Overflow:
 
     def __init__(self, limit: int, record_framing: Framing, *, announce: bool) -> None:
         """Queue up to `limit` bytes; with `announce`, a gap record stands where records were dropped."""
-        self._limit = limit
+        self.limit = limit
+        """Bytes that may wait."""
         self._framing: Framing = record_framing
         self._announce = announce
         self._segments: deque[_Segment] = deque()
@@ -43,11 +44,13 @@ class Overflow:
         """Bytes waiting."""
         self.dropped = 0
         """Records dropped since the start."""
+        self.added = 0
+        """Bytes since the start by which more was queued than put (gap records); negative where drops outweigh."""
 
     @property
     def full(self) -> bool:
         """Whether the limit is reached."""
-        return self.size >= self._limit
+        return self.size >= self.limit
 
     def put(self, data: memoryview, torn: int, *, drop: bool) -> int:
         """Queue `data`, of which the first `torn` bytes end a record that the FIFO has the beginning of.
@@ -55,16 +58,17 @@ class Overflow:
         With `drop`, whole records that don't fit the limit are left out; their number is returned. Without, all is
         taken, a little beyond the limit if need be.
         """
-        if not drop or self.size + len(data) <= self._limit:
+        if not drop or self.size + len(data) <= self.limit:
             self._end_gap()
             self._append(data)
             return 0
         # The torn record's end must follow its beginning, or the FIFO's reader loses its place.
-        room = max(0, self._limit - self.size - torn)
+        room = max(0, self.limit - self.size - torn)
         fitting = framing.split(bytes(data[torn : torn + room]), self._framing)[0]
         if fitting:
             self._end_gap()
         self._append(data[: torn + fitting])
+        self.added -= len(data) - torn - fitting
         lost = framing.split(bytes(data[torn + fitting :]), self._framing)[1]
         if not self._gap_records:
             self._gap_from_ns = time.time_ns()
@@ -116,4 +120,6 @@ class Overflow:
         gap = Gap("overflow", self._gap_from_ns, time.time_ns(), self._gap_records)
         self._gap_records = 0
         if self._announce:
-            self._append(memoryview(framing.encode(gap.to_record(), self._framing)))
+            record = framing.encode(gap.to_record(), self._framing)
+            self.added += len(record)
+            self._append(memoryview(record))

@@ -17,9 +17,12 @@ from tradebal.balancer import fifos
 from tradebal.balancer.metrics import BalancerCollector
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.rejects import Rejects
+from tradebal.balancer.samples import SPACING_NS, Samples
 from tradebal.balancer.stats import LineWriter, StatsLines
+from tradebal.balancer.watch import Watch
 from tradebal.config import Config, Secret
 from tradebal.errors import UserError
+from tradebal.framing import OVERHEAD
 from tradebal.gap import Gap
 from tradebal.log import Limited
 from tradebal.metrics import Publisher
@@ -73,7 +76,19 @@ class Balancer:
         self._stalled: set[int] = set()
         self._rejects = Rejects(_writable(config.overflow.directory))
         self._stats = StatsLines(LineWriter(1).write)
-        collector = BalancerCollector(self._router, self._link, self._fifos, self._overflows, self._stats)
+        self._watch = Watch()
+        self._samples = Samples(profile.rule.symbol_key, profile.time_key)
+        self._next_sample_ns = 0
+        collector = BalancerCollector(
+            self._router,
+            self._link,
+            self._fifos,
+            self._overflows,
+            self._stats,
+            self._watch,
+            self._samples,
+            config.shards.framing,
+        )
         self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
         self._notifier = Notifier()
         self._dropping = Limited(_log, per_second=1)
@@ -123,6 +138,7 @@ class Balancer:
             if not self._router.inject(fifo.shard, record):  # only a stalled shard's staging can be that full
                 self._to_overflow(fifo.shard)
                 self._router.inject(fifo.shard, record)
+        self._watch.injected += len(record) + OVERHEAD[self._config.shards.framing]
         self._router.flush()
         self._note_stalls()
 
@@ -194,8 +210,10 @@ class Balancer:
             else:
                 status = self._pump(connection.fileno())
                 drained = status is Status.INPUT
-            self._stats.add(self._router.batches())
+            self._add_batches()
             counters = self._router.counters()
+            if counters.reads > reads:
+                self._note_data(counters.trades)
             if self._link.connection is not connection:
                 break
             if counters.reads > reads:
@@ -222,6 +240,7 @@ class Balancer:
             self._note_stalls()
             if status is Status.EVENT:
                 event = router.event()
+                self._watch.event(event)
                 if event.kind is EventKind.REJECT:
                     self._rejects.add(event)
                 else:
@@ -233,6 +252,24 @@ class Balancer:
                 self._to_overflow(router.blocked)
             else:
                 return status
+
+    # What the metrics show
+
+    def _add_batches(self) -> None:
+        if batches := self._router.batches():
+            self._stats.add(batches)
+            self._watch.add(batches)
+
+    def _note_data(self, trades: int) -> None:
+        now_ns = time.time_ns()
+        self._watch.received(now_ns, trades)
+        if now_ns >= self._next_sample_ns:
+            self._next_sample_ns = now_ns + SPACING_NS
+            self._take_sample(trades)
+
+    def _take_sample(self, trades: int) -> None:
+        if (sample := self._router.sample()) is not None:
+            self._samples.add(sample, trades)
 
     # Full FIFOs
 
@@ -276,6 +313,7 @@ class Balancer:
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + self._config.metrics.interval
+        self._take_sample(self._router.counters().trades)  # of what came after the latest one
         self._publisher.publish()
         self._notifier.status(
             f"{self._link.phase.value}, {self._router.counters().trades} trades, latest rate {self._stats.last:.0f}/s"
@@ -310,7 +348,7 @@ class Balancer:
 
     def _close(self) -> None:
         self._link.close()
-        self._stats.add(self._router.batches())
+        self._add_batches()
         self._stats.finish()
         for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
             if unread := fifo.unread():

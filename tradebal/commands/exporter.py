@@ -15,7 +15,8 @@ examples:
   tradebal exporter --address 127.0.0.1:0      any free port; the log says which
   curl -s http://127.0.0.1:9570/metrics
 
-/metrics has all units' figures, /-/healthy tells that the exporter answers, / is a page for people. Who runs
+/metrics has all units' figures (docs/metrics.md says what they mean), /-/healthy tells that the exporter answers,
+/-/ready whether every configured unit is up (503 and their names if not), / is a page for people. Who runs
 node_exporter already can do without: point its textfile collector to [shards] directory, folder metrics.
 """
 

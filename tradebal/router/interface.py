@@ -15,8 +15,26 @@ MAX_RECORD = 1 << 20
 MAX_DEPTH = 1024
 """Deepest nesting of objects and arrays that is followed inside a message."""
 
+SAMPLE_SIZE = 8 << 10
+"""Longest `Sample.trades`, in bytes."""
+
 BATCH_TRADES = 8192
 """Trades between two entries of `Router.batches` (the founding system's figure)."""
+
+
+REJECT_REASONS = (
+    "unterminated value",
+    "mismatched bracket",
+    "nested too deeply",
+    "expected a value",
+    "expected a comma or the end of the array",
+    "text after the end",
+    "malformed object",
+    "no usable symbol",
+    "raw newline in a string",
+    "trade too long",
+)
+"""Every `Event.reason` of a REJECT."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,19 @@ class Batch(NamedTuple):
     total_bytes: int
 
 
+class Sample(NamedTuple):
+    """Some of the trades that were routed, as they came."""
+
+    time_ns: int
+    """CLOCK_REALTIME when the first of them was staged."""
+    shard: int
+    """Where the first of them went."""
+    offset: int
+    """Bytes of trades, framing included, that had been staged for that shard before it."""
+    trades: bytes
+    """Their JSON texts, separated by commas."""
+
+
 class Router(Protocol):
     """Bytes of one websocket connection in; bytes for each shard, and events, out.
 
@@ -194,6 +225,12 @@ class Router(Protocol):
 
     def shard_counters(self) -> list[ShardCounters]:
         """Totals of each shard, by number."""
+
+    def sample(self) -> Sample | None:
+        """The first trade routed since the last call, and those behind it in its message up to SAMPLE_SIZE; or None.
+
+        Longer trades are no samples. The first call gives the first trade of all.
+        """
 
     def batches(self) -> list[Batch]:
         """Batches completed since the last call, oldest first (at most 1024 wait; pump stops before one is lost)."""

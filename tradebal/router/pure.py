@@ -8,17 +8,20 @@ import select
 import time
 from collections.abc import Iterator, Mapping
 
+from tradebal.framing import OVERHEAD
 from tradebal.router import scan
 from tradebal.router.frames import FrameReader, Message
 from tradebal.router.interface import (
     BATCH_TRADES,
     MAX_RECORD,
+    SAMPLE_SIZE,
     Batch,
     Counters,
     Event,
     EventKind,
     Framing,
     Rule,
+    Sample,
     ShardCounters,
     Status,
 )
@@ -74,6 +77,10 @@ class Router:
         self._writing = False  # in pump: a stage that fills up may be written
         self._stalled: set[int] = set()
         self._batches: list[Batch] = []
+        self._sample: Sample | None = None
+        self._sampled: list[bytes] = []
+        self._sampling = False  # what follows in the message at hand still goes into the sample
+        self._sample_left = 0
         self._rest_of_message: Iterator[Event | Status] = iter(())
         self._connection_trades = 0
         self._begin_batch(time.monotonic_ns())
@@ -200,6 +207,12 @@ class Router:
         """Return the totals of each shard."""
         return [ShardCounters(stage.trades, stage.bytes) for stage in self._stages]
 
+    def sample(self) -> Sample | None:
+        """Return the first trade routed since the last call, and some behind it; None if there is none."""
+        sample, self._sample = self._sample, None
+        self._sampling = False
+        return None if sample is None else sample._replace(trades=b",".join(self._sampled))
+
     def batches(self) -> list[Batch]:
         """Return the batches completed since the last call, oldest first."""
         batches, self._batches = self._batches, []
@@ -214,6 +227,7 @@ class Router:
 
     def _route(self, message: Message) -> Iterator[Event | Status]:
         """Stage a message's trades; yield where the caller has to act before it can go on."""
+        self._sampling = False
         if self._rule is None:
             yield Event(EventKind.MESSAGE, message.data, message.opcode)
             return
@@ -239,6 +253,7 @@ class Router:
             while not self._place(shard, record):
                 self.blocked = shard
                 yield Status.BLOCKED
+            self._take_sample(shard, data)
 
     def _place(self, shard: int, record: bytes) -> bool:
         """Stage a trade and count it; False if the shard has no room."""
@@ -259,6 +274,22 @@ class Router:
         if self._writing and len(stage) > THRESHOLD:
             self._write(shard, stage)
         return True
+
+    def _take_sample(self, shard: int, trade: bytes) -> None:
+        """Keep a trade that was just staged, if it belongs into the sample."""
+        if self._sample is None:
+            if len(trade) <= SAMPLE_SIZE:
+                stage = self._stages[shard]
+                before = stage.bytes - len(trade) + (stage.trades - 1) * OVERHEAD[self._framing]
+                self._sample = Sample(time.time_ns(), shard, before, b"")
+                self._sampled = [trade]
+                self._sample_left = SAMPLE_SIZE - len(trade)
+                self._sampling = True
+        elif self._sampling:
+            self._sample_left -= len(b",") + len(trade)
+            self._sampling = self._sample_left >= 0
+            if self._sampling:
+                self._sampled.append(trade)
 
     def _write(self, shard: int, stage: Stage) -> None:
         if stage.writable:

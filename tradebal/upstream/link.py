@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tradebal.config import Feed, Secret
+from tradebal.histogram import Histogram
 from tradebal.router.interface import Event, EventKind
 from tradebal.upstream import proxies
 from tradebal.upstream.backoff import Backoff
@@ -126,6 +127,9 @@ class Link:
         self._since = 0.0
         self._last_data = 0.0
         self._pinged: float | None = None
+        """When a ping was sent that nothing has come after."""
+        self._ping_sent: float | None = None
+        """When a ping was sent whose pong hasn't come."""
         self._trades = 0
         self._flowed = False
         self._last_data_ns = 0
@@ -136,6 +140,19 @@ class Link:
         """Connections that became live since the start."""
         self.disconnects: dict[str, int] = dict.fromkeys(REASONS, 0)
         """Lost connections and failed tries since the start, by reason."""
+        self.live_since_ns = 0
+        """When the connection became live, CLOCK_REALTIME in nanoseconds; 0 while it isn't."""
+        self.gaps = 0
+        """Outages since the start that have ended."""
+        self.gap_seconds = 0.0
+        """How long they took, from the last data before to the first after, in seconds."""
+        self.round_trips = Histogram(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+        """Seconds from our pings to their pongs."""
+
+    @property
+    def tls(self) -> str:
+        """Who decrypts the present connection: "user" (OpenSSL in this process), or "none"."""
+        return "user" if self.connection is not None and self.connection.tls else "none"
 
     @property
     def connected(self) -> bool:
@@ -158,6 +175,7 @@ class Link:
             self.phase = Phase.STOPPED
         elif self.phase is not Phase.CLOSING:
             _LOG.info("disconnecting: connected_for=%.1fs", now - self._since)
+            self.live_since_ns = 0
             self.connection.send_close(1000)
             self._closing(now)
 
@@ -203,6 +221,10 @@ class Link:
             return
         elif event.kind is EventKind.PING:
             self.connection.send_pong(event.data)
+        elif event.kind is EventKind.PONG:
+            if self._ping_sent is not None:
+                self.round_trips.observe(now - self._ping_sent)
+                self._ping_sent = None
         elif event.kind is EventKind.MESSAGE:
             self._apply(self._session.message(event.data, now), now)
         elif event.kind is EventKind.VIOLATION:
@@ -287,7 +309,7 @@ class Link:
         self.phase = Phase.LOGIN
         self._due = math.inf
         self._since = self._last_data = now
-        self._pinged = None
+        self._pinged = self._ping_sent = None
         self._flowed = False
         self._session = Session(self.profile, self._credentials, self._feed.login_timeout)
         self._listener.opened()
@@ -305,6 +327,7 @@ class Link:
         elif outcome.live:
             self.phase = Phase.LIVE
             self.connects += 1
+            self.live_since_ns = self._clock_ns()
             self._backoff.live(now)
             topics = self._credentials.show(",".join(self.profile.subscribe))
             _LOG.info("live: profile=%s topics=%s login=%.3fs", self.profile.name, topics, now - self._since)
@@ -338,7 +361,7 @@ class Link:
         elif now >= self._silence_ends():
             if self._pinged is None:
                 connection.send_ping()
-                self._pinged = now
+                self._pinged = self._ping_sent = now
                 return
             text = f"nothing came for {now - self._last_data:.1f} s, nor an answer to a ping"
             self._lost(Failure("silent", text), now)
@@ -361,9 +384,13 @@ class Link:
         self._flowed = True
         if self._outage_from_ns is not None:
             from_ns, self._outage_from_ns = self._outage_from_ns, None
-            self._listener.outage(from_ns, self._clock_ns())
+            until_ns = self._clock_ns()
+            self.gaps += 1
+            self.gap_seconds += max(0, until_ns - from_ns) / 1e9
+            self._listener.outage(from_ns, until_ns)
 
     def _lost(self, failure: Failure, now: float) -> None:
+        self.live_since_ns = 0
         if self._flowed and self._outage_from_ns is None:
             self._outage_from_ns = self._last_data_ns
         self._backoff.lost(now)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from tradebal.config import CustomFeed, Feed
 from tradebal.errors import UserError
 from tradebal.router.interface import Rule
-from tradebal.upstream.failures import Retry
+
+if TYPE_CHECKING:  # workers read profiles too, and need no TLS
+    from tradebal.upstream.failures import Retry
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Profile:
     subscribe: tuple[str, ...]
     steps: tuple[Step, ...]
     rule: Rule
+    time_key: str = ""
+    """Key of a trade that holds its time, in any form that tradebal.trade_time knows; empty: it has none."""
     troubles: tuple[Trouble, ...] = ()
     variants: tuple[Variant, ...] = ()
 
@@ -89,6 +93,7 @@ MASSIVE = Profile(
         Step({"ev": "status", "status": "success"}, each_topic=True),
     ),
     rule=_MASSIVE_STOCKS,
+    time_key="t",
     troubles=(
         Trouble({"ev": "status", "status": "auth_failed"}, "refused_key", _REFUSED),
         Trouble(
@@ -135,6 +140,7 @@ ALPACA = Profile(
         Step({"T": "subscription"}),
     ),
     rule=Rule(b"T", (b"t",), b"S"),
+    time_key="t",
     troubles=(
         _alpaca(400, "error", _NOT_UNDERSTOOD),
         _alpaca(401, "error", "the provider says that no login came before the subscription"),
@@ -171,6 +177,7 @@ COINBASE = Profile(
     ),
     # last_match repeats the newest trade from before the subscription; after a reconnect it may close the gap.
     rule=Rule(b"type", (b"match", b"last_match"), b"product_id"),
+    time_key="time",
     troubles=(
         Trouble({"type": "error"}, "slow_consumer", _TOO_SLOW, "normal", "errslowconsume", "never"),
         Trouble({"type": "error"}, "error", _NOT_UNDERSTOOD, during="login"),
@@ -190,6 +197,7 @@ KRAKEN = Profile(
         Step({"method": "subscribe", "success": "true"}, each_topic=True),
     ),
     rule=Rule(b"channel", (b"trade",), b"symbol", container=b"data"),
+    time_key="timestamp",
     troubles=(
         Trouble({"method": "subscribe", "success": "false"}, "error", _NOT_UNDERSTOOD),
         Trouble({"method": "error"}, "error", _NOT_UNDERSTOOD, during="login"),
@@ -235,6 +243,7 @@ def _custom(custom: CustomFeed) -> Profile:
             custom.symbol_key.encode(),
             container=custom.trades_in.encode() if custom.trades_in is not None else None,
         ),
+        time_key=custom.time_key or "",
     )
 
 

@@ -21,6 +21,7 @@ from tradebal.handlers.base import Context
 from tradebal.log import Limited
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
+from tradebal.upstream.profiles import resolve
 from tradebal.worker.batch import Batch, segments
 from tradebal.worker.buffer import RecordBuffer
 from tradebal.worker.fifo import FifoReader
@@ -72,8 +73,9 @@ class Worker:
         self._stop_at: float | None = None  # monotonic time at which draining ends
         self._next_tick = self._next_publish = 0.0
         registry = CollectorRegistry()
-        self._series = WorkerSeries(registry)
-        self._publisher = Publisher(registry, config.metrics_directory, f"worker-{shard}", {"shard": str(shard)})
+        unit = f"worker-{shard}"
+        self._series = WorkerSeries(registry, unit, resolve(config.feed).time_key)
+        self._publisher = Publisher(registry, config.metrics_directory, unit, {"shard": str(shard)})
         self._notifier = Notifier()
         context = Context(
             shard=shard,
@@ -199,6 +201,8 @@ class Worker:
             series.batches.inc()
             series.trades.inc(len(segment))
             series.bytes.inc(len(segment.raw))
+            series.last_read.set(segment.received_ns / 1e9)
+            series.handled(segment.lines()[0], time.time_ns())
             if segment.undecodable:
                 series.undecodable.inc(segment.undecodable)
         self._keep_time()
