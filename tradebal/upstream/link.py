@@ -142,6 +142,15 @@ class Link:
         """Whether login and subscription are through."""
         return self.phase is Phase.LIVE
 
+    @property
+    def heard_ns(self) -> int:
+        """When the provider was last heard while trades flowed (ns since the epoch); 0: not yet."""
+        return self._last_data_ns if self._flowed else 0
+
+    def resume(self, heard_ns: int) -> None:
+        """Count trades as missing since then: when an earlier process last heard the provider. To be called first."""
+        self._outage_from_ns = heard_ns
+
     def start(self, now: float) -> None:
         """Begin the first try."""
         if self._keyed and self._target.tls is None and not proxies.is_loopback(self._target.host):
