@@ -47,6 +47,7 @@ mkdir dev/pts dev/shm
 for device in null zero full random urandom tty; do touch dev/$device; mount --bind /dev/$device dev/$device; done
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
+touch dev/kmsg  # not the kernel's log, which is the host's: a file that can be read afterwards
 ln -s /proc/self/fd dev/fd
 mkdir -p mnt
 pivot_root . mnt
@@ -134,8 +135,11 @@ class Machine:
         """Return where the host finds the machine's absolute `path`."""
         return Path(f"/proc/{self.pid}/root") / path.lstrip("/")
 
-    def run(self, *command: str, check: bool = True, timeout: float = 60.0) -> str:
-        """Run a command inside and return its stdout; AssertionError with all it said if it fails and `check`."""
+    def run(self, *command: str, check: bool = True, stderr: bool = False, timeout: float = 60.0) -> str:
+        """Run a command inside and return its stdout, with `stderr` that too.
+
+        AssertionError with all it said if it fails and `check`.
+        """
         done = subprocess.run(
             ["nsenter", "--target", str(self.pid), "--all", *command],
             stdin=subprocess.DEVNULL,
@@ -145,7 +149,7 @@ class Machine:
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "SYSTEMD_PAGER": ""},
         )
         assert not check or done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return done.stdout + (done.stderr if stderr else "")
 
     def show(self, unit: str, *properties: str) -> str:
         """Return properties of a unit, separated by spaces, as `systemctl show` gives them."""
