@@ -56,6 +56,7 @@ def lay_out(layer: Path) -> None:
     place(units / "tradebal-generator", layer / "usr/lib/systemd/system-generators/tradebal-generator")
     place(units / "sysusers.conf", layer / "usr/lib/sysusers.d/tradebal.conf")
     place(units / "sysctl.conf", layer / "usr/lib/sysctl.d/60-tradebal.conf")
+    place(units / "tradebal.catalog", layer / "usr/lib/systemd/catalog/tradebal.catalog")
 
 
 def place(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tradebal import events
 from tradebal.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def create(directory: Path, count: int, pipe_size: int, parked: Mapping[int, int
             "a slow worker overflows sooner (`tradebal check` prints the commands that raise them)",
             capacity,
             pipe_size,
+            extra=events.SMALL_FIFOS(),
         )
     return [Fifo(shard, path, fd, capacity) for shard, (path, fd) in enumerate(zip(paths, descriptors, strict=True))]
 

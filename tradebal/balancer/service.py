@@ -9,22 +9,23 @@ import select
 import selectors
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from types import FrameType
 
-from tradebal import framing
+from tradebal import events, framing
 from tradebal.balancer import fifos
 from tradebal.balancer.handover import Handover, State
 from tradebal.balancer.metrics import BalancerCollector
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.rejects import Rejects
-from tradebal.balancer.stats import LineWriter, StatsLines
+from tradebal.balancer.stats import JournalLines, LineWriter, StatsLines
 from tradebal.balancer.today import Today
 from tradebal.config import Config, Secret
 from tradebal.errors import UserError
 from tradebal.gap import Gap
-from tradebal.log import Limited
+from tradebal.log import Limited, open_journal
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
@@ -80,7 +81,9 @@ class Balancer:
             self._take_over(self._handover.before)
         self._drop = config.overflow.when_full == "drop"
         self._rejects = Rejects(_writable(config.overflow.directory))
-        self._stats = StatsLines(LineWriter(1).write)
+        own = open_journal(sys.stdout)
+        self._journal = JournalLines(own) if own else None
+        self._stats = StatsLines(LineWriter(1).write, self._journal.note if self._journal else None)
         collector = BalancerCollector(self._router, self._link, self._fifos, self._overflows, self._stats)
         self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
         self._today = Today(self._handover.state.day, self._handover.state.day_trades)
@@ -119,7 +122,10 @@ class Balancer:
             self._link.resume(before.heard_ns)
         if before.ended:
             return
-        _log.warning("the balancer before this one was killed: what it had in memory is lost; its FIFOs are taken over")
+        _log.warning(
+            "the balancer before this one was killed: what it had in memory is lost; its FIFOs are taken over",
+            extra=events.TAKEN_OVER(),
+        )
         # An empty line is no record, so this does no harm where nothing is torn.
         mark = b"\n"
         if self._config.shards.gap_records:
@@ -295,7 +301,11 @@ class Balancer:
         waiting = self._router.pending(shard)
         overflow = self._overflows[shard]
         if not overflow.size and waiting:
-            self._filling.warning("overflow: shard=%d its FIFO is full; trades wait in memory", shard)
+            self._filling.warning(
+                "overflow: shard=%d its FIFO is full; trades wait in memory",
+                shard,
+                extra=events.OVERFLOW_BEGAN(SHARD=shard),
+            )
         lost = overflow.put(waiting, self._router.torn(shard), drop=self._drop)
         count = len(waiting)
         waiting.release()
@@ -308,6 +318,7 @@ class Balancer:
                 self._config.overflow.limit,
                 lost,
                 overflow.dropped,
+                extra=events.DROPPED(SHARD=shard, DROPPED=lost),
             )
 
     def _drain(self, shard: int) -> None:
@@ -317,7 +328,9 @@ class Balancer:
         if not overflow.drain(fifo.fd):
             return
         if waited:
-            self._filling.info("overflow: shard=%d its worker has caught up", shard)
+            self._filling.info(
+                "overflow: shard=%d its worker has caught up", shard, extra=events.OVERFLOW_ENDED(SHARD=shard)
+            )
         self._stalled.discard(shard)
         self._router.set_output(shard, fifo.fd)
         self._router.flush()

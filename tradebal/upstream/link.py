@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from tradebal import events
 from tradebal.config import Feed, Secret
 from tradebal.router.interface import Event, EventKind
 from tradebal.upstream import proxies
@@ -316,7 +317,13 @@ class Link:
             self.connects += 1
             self._backoff.live(now)
             topics = self._credentials.show(",".join(self.profile.subscribe))
-            _LOG.info("live: profile=%s topics=%s login=%.3fs", self.profile.name, topics, now - self._since)
+            _LOG.info(
+                "live: profile=%s topics=%s login=%.3fs",
+                self.profile.name,
+                topics,
+                now - self._since,
+                extra=events.LIVE(CONNECTION=self.connects, URL=self._shown),
+            )
             self._flows()
             self._listener.live()
 
@@ -327,7 +334,8 @@ class Link:
         connection.send_close(event.code)
         said = self._credentials.show(event.data)
         meaning = _CLOSE_CODES.get(event.code, "a code of the provider's own")
-        closed = Failure("closed", f'the provider closed it: code={event.code} ({meaning}) said="{said}"')
+        text = f'the provider closed it: code={event.code} ({meaning}) said="{said}"'
+        closed = Failure("closed", text, code=event.code)
         self._lost(self._named(closed, session, now), now)
         self._closing(now)
 
@@ -336,7 +344,7 @@ class Link:
         trouble = session.named(now)
         if trouble is None:
             return failure
-        return Failure(trouble.reason, f"{failure.text}; {trouble.text}", trouble.retry)
+        return Failure(trouble.reason, f"{failure.text}; {trouble.text}", trouble.retry, code=failure.code)
 
     def _watch(self, connection: Connection, session: Session, now: float) -> None:
         answer = session.deadline()
@@ -389,7 +397,11 @@ class Link:
         self._retry_at = now + delay
         level = logging.ERROR if failure.retry == "slow" else logging.WARNING
         again = f"trying again in {delay:.1f} s (attempt {self._backoff.attempts + 1})"
-        _LOG.log(level, "%s: reason=%s%s: %s; %s", what, failure.reason, more, text, again)
+        event = events.CONNECT_FAILED if self.connection is None else events.DISCONNECTED
+        fields = event(REASON=failure.reason, CONNECTION=self.connects)
+        if failure.code is not None:
+            fields["journal"]["CODE"] = failure.code
+        _LOG.log(level, "%s: reason=%s%s: %s; %s", what, failure.reason, more, text, again, extra=fields)
 
     def _closing(self, now: float) -> None:
         self.phase = Phase.CLOSING
