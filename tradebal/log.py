@@ -20,6 +20,11 @@ IDENTIFIER = "tradebal"
 _RESET = "\x1b[0m"
 
 
+def level_of(name: str) -> int:
+    """Return logging's number of a level as the configuration names it, such as "info"."""
+    return logging.getLevelNamesMapping()[name.upper()]
+
+
 def setup(unit: str, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send this process's log to stderr (or `stream`); `unit`, such as "balancer" or "worker-0", names its lines.
 

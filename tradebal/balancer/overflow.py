@@ -77,6 +77,10 @@ class Overflow:
         self.dropped = 0
         """Records dropped since the start."""
 
+    def reconfigure(self, *, announce: bool) -> None:
+        """Announce gaps from now on, or don't."""
+        self._announce = announce
+
     @property
     def full(self) -> bool:
         """Whether the limit is reached."""

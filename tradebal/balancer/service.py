@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -20,12 +21,13 @@ from tradebal.balancer.handover import Handover, State
 from tradebal.balancer.metrics import BalancerCollector
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.rejects import Rejects
+from tradebal.balancer.reload import Reload, compare
 from tradebal.balancer.stats import JournalLines, LineWriter, StatsLines
 from tradebal.balancer.today import Today
 from tradebal.config import Config, Secret
 from tradebal.errors import UserError
 from tradebal.gap import Gap
-from tradebal.log import Limited, open_journal
+from tradebal.log import Limited, level_of, open_journal
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
@@ -51,12 +53,14 @@ class Balancer:
     (The opening handshake has a thread of its own inside the link.)
     """
 
-    def __init__(self, config: Config, key: Secret | None) -> None:
-        """Take the directory, make the FIFOs, and be ready to connect.
+    def __init__(self, config: Config, key: Secret | None, reread: Callable[[], Config] | None = None) -> None:
+        """Take the directory, make the FIFOs, and be ready to connect; at SIGHUP, `reread` gives the configuration.
 
         Raises UserError where something can't work as configured or another balancer is running.
         """
         self._config = config
+        self._reread = reread
+        self._reload_asked = False
         profile = resolve(config.feed)
         self._link = Link(config.feed, key, self)
         self._router = make_router(
@@ -84,6 +88,7 @@ class Balancer:
         own = open_journal(sys.stdout)
         self._journal = JournalLines(own) if own else None
         self._stats = StatsLines(LineWriter(1).write, self._journal.note if self._journal else None)
+        self._stats.silent = not config.log.statistics
         collector = BalancerCollector(self._router, self._link, self._fifos, self._overflows, self._stats)
         self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
         self._today = Today(self._handover.state.day, self._handover.state.day_trades)
@@ -141,6 +146,8 @@ class Balancer:
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._reread is not None:
+            signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             self._publisher.publish()
             self._handover.save()
@@ -148,6 +155,8 @@ class Balancer:
             self._link.start(time.monotonic())
             while not self._stop_signal:
                 self._turn()
+                if self._reload_asked:
+                    self._reload()
             self._stop()
         finally:
             signal.set_wakeup_fd(-1)
@@ -187,6 +196,42 @@ class Balancer:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._stop_signal = number
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_asked = True
+
+    def _reload(self) -> None:
+        """Read the configuration again, and take over what can be; nothing of one that can't be used."""
+        self._reload_asked = False
+        if self._reread is None:
+            return
+        self._notifier.reloading()
+        try:
+            after = self._reread()
+            resolve(after.feed)
+        except UserError as error:
+            _log.error("reload refused, nothing was changed: %s", error.message)
+        else:
+            self._apply(compare(self._config, after))
+        self._notifier.ready()
+
+    def _apply(self, reload: Reload) -> None:
+        self._config = config = reload.config
+        self._link.reconfigure(config.feed)
+        self._drop = config.overflow.when_full == "drop"
+        for overflow in self._overflows:
+            overflow.reconfigure(announce=config.shards.gap_records)
+        self._stats.silent = not config.log.statistics
+        self._next_tick = 0.0
+        _log.info("reloaded: taken_over=%s", ",".join(reload.taken) or "nothing", extra=events.RELOADED())
+        if reload.waiting:
+            keys = ",".join(reload.waiting)
+            _log.warning(
+                "reloaded: not taken over=%s: restart for that (systemctl restart tradebal.target)",
+                keys,
+                extra=events.NOT_RELOADED(KEYS=keys),
+            )
+        logging.getLogger().setLevel(level_of(config.log.level))
 
     def _turn(self) -> None:
         """Wait until something can be done, and do it."""

@@ -88,6 +88,8 @@ class StatsLines:
         self._note = note
         self._held: list[Batch] = []
         self._next_ns = 0
+        self.silent = False
+        """Whether rates are followed without a line."""
         self.highest = 0.0
         """Highest rate of a batch since the start, in trades per second; 0 before the first batch."""
         self.lowest = math.inf
@@ -120,6 +122,8 @@ class StatsLines:
             self._emit([self._line()])
 
     def _emit(self, lines: Sequence[tuple[str, Event, float]]) -> None:
+        if self.silent:
+            return
         if self._note:
             for line in lines:
                 self._note(*line)

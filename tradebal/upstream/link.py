@@ -123,6 +123,8 @@ class Link:
         self._due = math.inf
         """End of the phase CONNECTING, CLOSING or WAITING."""
         self._retry_at = math.inf
+        self._topics = self.profile.subscribe
+        """What the connection was asked for."""
         self._stopping = False
         self._since = 0.0
         self._last_data = 0.0
@@ -151,6 +153,13 @@ class Link:
     def resume(self, heard_ns: int) -> None:
         """Count trades as missing since then: when an earlier process last heard the provider. To be called first."""
         self._outage_from_ns = heard_ns
+
+    def reconfigure(self, feed: Feed) -> None:
+        """Take over topics and timeouts, on the connection that is there; nothing else may differ from before."""
+        self._feed = feed
+        self.profile = resolve(feed)
+        self._credentials = self._credentials.for_topics(self.profile.subscribe)
+        self._adjust_topics()
 
     def start(self, now: float) -> None:
         """Begin the first try."""
@@ -300,6 +309,7 @@ class Link:
         self._pinged = None
         self._flowed = False
         self._session = Session(self.profile, self._credentials, self._feed.login_timeout)
+        self._topics = self.profile.subscribe
         self._listener.opened()
         self._apply(self._session.opened(now), now)
 
@@ -325,7 +335,21 @@ class Link:
                 extra=events.LIVE(CONNECTION=self.connects, URL=self._shown),
             )
             self._flows()
+            self._adjust_topics()
             self._listener.live()
+
+    def _adjust_topics(self) -> None:
+        """Bring a live connection to the topics of the profile: first what is new, so that nothing is missed."""
+        if self.connection is None or self.phase is not Phase.LIVE:
+            return
+        before, now = self._topics, self.profile.subscribe
+        for template, topics in (
+            (self.profile.add, [topic for topic in now if topic not in before]),
+            (self.profile.remove, [topic for topic in before if topic not in now]),
+        ):
+            if topics and template:
+                self.connection.send_text(self._credentials.for_topics(topics).message(template))
+        self._topics = now
 
     def _on_close(self, event: Event, connection: Connection, session: Session, now: float) -> None:
         if self.phase is Phase.CLOSING:
