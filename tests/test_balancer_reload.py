@@ -36,8 +36,9 @@ def test_the_same_configuration_changes_nothing():
 
 def test_sighup_changes_subscriptions_over_the_same_connection(tmp_path):
     with provider(Numbered(100)) as serving, System(tmp_path, serving.url, feed='subscribe = ["T.*"]') as system:
-        balancer = system.start("balancer")
-        system.wait_for("tradebal_trades_total", 100)
+        system.start_all()
+        balancer = system.processes["balancer"]
+        system.wait_for("tradebal_worker_trades_total", 100)
         system.config.write_text(
             system.config.read_text()
             .replace('"T.*"', '"T.F", "T.SPY"')
