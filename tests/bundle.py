@@ -40,10 +40,10 @@ def why_not() -> str:
 def lay_out(layer: Path) -> None:
     """Put commands, packages, units and their like below `layer`, where the packages put them."""
     packages = layer / _PACKAGES
-    shutil.copytree(SOURCE / "tradebal", packages / "tradebal", ignore=shutil.ignore_patterns("__pycache__", "_native"))
+    shutil.copytree(SOURCE / "tradebal", packages / "tradebal", ignore=shutil.ignore_patterns("_native"))
     for name in _NEEDED:
         for file in importlib.metadata.files(name) or []:
-            if ".." not in file.parts and file.suffix != ".pyc":
+            if ".." not in file.parts:
                 place(Path(str(file.locate())), packages / file)
     command = layer / "usr/bin/tradebal"
     command.parent.mkdir(parents=True)
@@ -60,6 +60,6 @@ def lay_out(layer: Path) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy a file with its mode, making directories as needed."""
+    """Copy a file with its mode and time (which compiled modules are compared by), making directories as needed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
+    shutil.copy2(source, target)

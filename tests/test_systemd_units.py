@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+from tests import bundle
 from tests.booted import FETCH, KEY, System, assert_growing, needs_boot, runs
 from tests.waiting import until
 
@@ -23,12 +24,12 @@ def test_the_target_starts_all_and_every_trade_is_counted_end_to_end(tmp_path):
         assert_key_is_nowhere(machine)
 
 
-def assert_key_is_nowhere(machine):
+def assert_key_is_nowhere(machine, *journal):
     for unit in machine.units():
         process = Path(f"/proc/{machine.host_pid(unit)}")
         for file in ("cmdline", "environ"):
             assert KEY.encode() not in (process / file).read_bytes(), (unit, file)
-    assert KEY not in machine.run("journalctl", "--output=export", "--all")
+    assert KEY not in machine.run("journalctl", "--output=export", "--all", *journal)
     assert KEY not in machine.run("systemctl", "show", "tradebal-balancer.service")
     for directory in ("/run/tradebal", "/var/lib/tradebal"):
         for file in machine.path(directory).rglob("*"):
@@ -177,3 +178,18 @@ def test_a_missing_key_is_explained_once_and_not_tried_again(tmp_path):
         assert "LoadCredential=feed-key" in text
         assert machine.show("tradebal-balancer", "NRestarts") == "0"
         assert set(machine.states().values()) == {"failed", "active"}
+
+
+def test_the_key_may_lie_encrypted_on_disk(tmp_path):
+    machine = System(tmp_path)
+    example = (bundle.SOURCE / "systemd/examples/encrypted-key.conf").read_text()
+    machine.prepare("etc/systemd/system/tradebal-balancer.service.d/override.conf", example)
+    with machine:
+        machine.path("/etc/credstore.encrypted").mkdir(parents=True, exist_ok=True)
+        paths = ("/etc/credstore/feed-key", "/etc/credstore.encrypted/feed-key")
+        machine.run("systemd-creds", "encrypt", "--name=feed-key", *paths)
+        machine.path(paths[0]).unlink()
+        machine.simulate("--session", "steady", "--rate", "20000", "--key", KEY)
+        machine.start()
+        machine.await_value("tradebal_worker_trades_total", 1000)
+        assert_key_is_nowhere(machine, "-u", "tradebal*")  # the simulator's own command line has it
