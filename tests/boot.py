@@ -86,8 +86,10 @@ class Machine:
         """PID 1, as the host sees it."""
 
     def __enter__(self) -> Machine:
-        # No fstab, so that nothing of the host's is mounted; a journal in memory that limits nobody's rate.
-        self.prepare("etc/fstab", "")
+        # Nothing of the host is mounted, no module loaded into its kernel (an empty unit file masks a unit), and the
+        # journal is kept in memory.
+        for path in ("fstab", "systemd/system/modprobe@.service", "systemd/system/systemd-modules-load.service"):
+            self.prepare(f"etc/{path}", "")
         self.prepare("etc/systemd/journald.conf.d/tests.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=256M\n")
         unshare = "unshare --mount --uts --ipc --pid --cgroup --net --fork --kill-child=KILL"
         self._process = subprocess.Popen(

@@ -82,7 +82,7 @@ class Kept(System):
                 stdout=log,
                 stderr=log,
                 pass_fds=list(kept.values()),
-                env={**os.environ, "TRADEBAL_FEED_KEY": KEY, "NOTIFY_SOCKET": str(self.store.path)},
+                env={**os.environ, "TRADEBAL_FEED_KEY": KEY, "NOTIFY_SOCKET": str(self.store.path), "FDSTORE": "64"},
             )
         until(self.store.receive, "the balancer to be ready")
 

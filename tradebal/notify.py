@@ -21,8 +21,9 @@ class Notifier:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         self.interval = self._watchdog_interval() if self._notifier else None
         """Seconds between two signs of life that the watchdog asks for; None: it asks for none."""
-        self.keeps = self._notifier is not None and int(os.environ.get("FDSTORE", "1")) > 0
-        """Whether `park` reaches anyone. (FDSTORE is the store's size; systemd before 254 doesn't tell it.)"""
+        self.keeps = self._notifier is not None and os.environ.get("FDSTORE", "0") != "0"
+        """Whether `park` reaches anyone. FDSTORE is the size of the unit's store (systemd.exec(5)); systemd before 254
+        doesn't set it, so our unit does."""
         self._next = 0.0
 
     def ready(self) -> None:
