@@ -5,16 +5,19 @@ import logging
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from tradebal import log
+from tradebal.journal import Journal
 
 SCRIPT = """
-import logging
-from tradebal import log
+import logging, os
+from tradebal import journal, log
+journal.SOCKET = os.environ.get("JOURNAL_SOCKET", "/nonexistent")
 log.setup("balancer")
 logging.getLogger("tradebal").warning("frame refused: code=%d", 1002)
 logging.getLogger("tradebal").info("connected: url=%s", "wss://x")
@@ -45,6 +48,31 @@ def test_in_the_journal_each_line_has_its_priority_and_no_time(tmp_path):
         status = os.fstat(stderr.fileno())
         run(stderr, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}")
     assert path.read_text() == "<4>frame refused: code=1002\n<6>connected: url=wss://x\n<3>two\n<3>lines\n"
+
+
+def test_the_journal_itself_gets_each_line_as_one_entry_with_fields(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald, (tmp_path / "log").open("wb") as stderr:
+        journald.bind(str(tmp_path / "socket"))
+        journald.settimeout(30)
+        status = os.fstat(stderr.fileno())
+        run(stderr, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}", JOURNAL_SOCKET=str(tmp_path / "socket"))
+        entries = [journald.recv(65536) for _ in range(3)]
+    assert b"MESSAGE=frame refused: code=1002\nPRIORITY=4\nSYSLOG_IDENTIFIER=tradebal\n" in entries[0]
+    assert b"MESSAGE=connected: url=wss://x\nPRIORITY=6\n" in entries[1]
+    assert b"MESSAGE\n\x09\0\0\0\0\0\0\0two\nlines\nPRIORITY=3\n" in entries[2]
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_a_full_journal_holds_nobody_up_and_what_it_missed_is_said(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        journald.setblocking(False)
+        journal = Journal(str(tmp_path / "socket"))
+        while journal.send({"MESSAGE": "x"}):
+            pass
+        assert not journal.send({"MESSAGE": "y"})
+        assert journal.left_out == 2
+        journal.close()
 
 
 def test_a_journal_elsewhere_changes_nothing(tmp_path):

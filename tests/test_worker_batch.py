@@ -71,3 +71,16 @@ def test_trade_that_speaks_of_gaps_is_none():
 
 def test_empty_lines_make_no_batch():
     assert list(segments(b"\n\n", "ndjson", 1)) == []
+
+
+def test_a_record_torn_by_a_killed_balancer_is_left_out_and_the_gap_told():
+    gap = Gap("restart", 1, 2, None)
+    raw = b'{"q":1}\n{"q":2,"s\n' + gap.to_record() + b'\n{"q":3}\n'
+    found = list(segments(raw, "ndjson", 0))
+    assert [found[0].lines(), found[1], found[2].lines()] == [[b'{"q":1}'], gap, [b'{"q":3}']]
+
+
+def test_a_whole_record_before_a_restart_gap_stays():
+    gap = Gap("restart", 1, 2, None)
+    found = list(segments(b'{"q":1}\n\n' + gap.to_record() + b"\n", "ndjson", 0))
+    assert [found[0].lines(), found[1]] == [[b'{"q":1}'], gap]

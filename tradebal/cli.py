@@ -56,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(error: UserError) -> int:
     """Print the error as its user should see it, and return the exit status that goes with it."""
-    print(f"tradebal: error: {error.message}", file=sys.stderr)
+    from tradebal import log  # only a mistake needs it
+
+    level = "<3>" if log.is_journal(sys.stderr) else ""
+    print(f"{level}tradebal: error: {error.message}", file=sys.stderr)
     if error.hint:
-        print(f"tradebal: hint: {error.hint}", file=sys.stderr)
+        print(f"{level}tradebal: hint: {error.hint}", file=sys.stderr)
     return error.code
 
 

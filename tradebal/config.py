@@ -294,6 +294,22 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What each unit writes to its log."""
+
+    level: Literal["debug", "info", "warning", "error"] = field(
+        default="info",
+        metadata=_key(
+            kinds.Choice("debug", "info", "warning", "error"), "Least importance of the lines that are written."
+        ),
+    )
+    statistics: bool = field(
+        default=True,
+        metadata=_key(kinds.Flag(), "Whether the balancer writes a line for each run of 8192 trades."),
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration; `source` is the file that it came from, if any, and doesn't count when compared."""
 
@@ -316,6 +332,10 @@ class Config:
     metrics: Metrics = field(
         default_factory=Metrics,
         metadata=_key(_Table(Metrics), "How the figures of all units get out."),
+    )
+    log: Log = field(
+        default_factory=Log,
+        metadata=_key(_Table(Log), "What each unit writes to its log."),
     )
     source: Path | None = field(default=None, compare=False)
 
@@ -413,7 +433,7 @@ def dump(config: Config, *, conceal: bool = False) -> str:
     tables: dict[str, Any] = {"feed": config.feed}
     if config.feed.custom is not None:
         tables["feed.custom"] = config.feed.custom
-    tables |= {name: getattr(config, name) for name in ("shards", "overflow", "worker", "metrics")}
+    tables |= {name: getattr(config, name) for name in ("shards", "overflow", "worker", "metrics", "log")}
     return "\n".join(_dump_table(name, table, conceal) for name, table in tables.items())
 
 

@@ -7,28 +7,44 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
+
+from tradebal import journal
+from tradebal.journal import Journal
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _COLOURS = ((logging.ERROR, "\x1b[31m"), (logging.WARNING, "\x1b[33m"))
+IDENTIFIER = "tradebal"
+"""What `journalctl -t` finds all units' lines by."""
+
 _RESET = "\x1b[0m"
+
+
+def level_of(name: str) -> int:
+    """Return logging's number of a level as the configuration names it, such as "info"."""
+    return logging.getLevelNamesMapping()[name.upper()]
 
 
 def setup(unit: str, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send this process's log to stderr (or `stream`); `unit`, such as "balancer" or "worker-0", names its lines.
 
-    Where the stream is the journal's (sd_daemon(3), JOURNAL_STREAM), each line begins with its priority as `<N>`,
-    and time and unit are left to the journal.
+    Where the stream is the journal's (sd_daemon(3), JOURNAL_STREAM), lines go to the journal itself, with priority and
+    the fields of tradebal.events; or, if its socket can't be reached, to the stream, each line behind its priority as
+    `<N>`. Time and unit are left to the journal.
     """
     stream = stream or sys.stderr
-    handler = _Handler(stream)
-    if is_journal(stream):
-        handler.setFormatter(_JournalFormatter())
-    else:
+    handler: logging.Handler = _Handler(stream)
+    if not is_journal(stream):
         handler.setFormatter(_PlainFormatter(unit, colours=wants_colour(stream)))
+    elif (own := open_journal(stream)) is not None:
+        handler = _JournalHandler(own)
+    else:
+        handler.setFormatter(_JournalFormatter())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
+        if isinstance(old, _JournalHandler):
+            old.close()
     root.addHandler(handler)
     root.setLevel(level)
 
@@ -40,6 +56,16 @@ def is_journal(stream: TextIO, env: Mapping[str, str] = os.environ) -> bool:
     except (OSError, ValueError):
         return False
     return env.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def open_journal(stream: TextIO) -> Journal | None:
+    """Return a way to the journal, if that is where the stream leads and it can be reached."""
+    if not is_journal(stream):
+        return None
+    try:
+        return Journal(journal.SOCKET)
+    except OSError:
+        return None
 
 
 def wants_colour(stream: TextIO, env: Mapping[str, str] = os.environ) -> bool:
@@ -65,7 +91,7 @@ class Limited:
         self._left_out = 0
         self._left_out_level = logging.NOTSET
 
-    def log(self, level: int, message: str, *args: object) -> None:
+    def log(self, level: int, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
         """Log as `logging.Logger.log` does, or count."""
         self.flush()
         if self._passed >= self._allowed:
@@ -73,19 +99,19 @@ class Limited:
             self._left_out_level = max(self._left_out_level, level)
             return
         self._passed += 1
-        self._log.log(level, message, *args)
+        self._log.log(level, message, *args, extra=extra)
 
-    def info(self, message: str, *args: object) -> None:
+    def info(self, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
         """Log at level INFO, or count."""
-        self.log(logging.INFO, message, *args)
+        self.log(logging.INFO, message, *args, extra=extra)
 
-    def warning(self, message: str, *args: object) -> None:
+    def warning(self, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
         """Log at level WARNING, or count."""
-        self.log(logging.WARNING, message, *args)
+        self.log(logging.WARNING, message, *args, extra=extra)
 
-    def error(self, message: str, *args: object) -> None:
+    def error(self, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
         """Log at level ERROR, or count."""
-        self.log(logging.ERROR, message, *args)
+        self.log(logging.ERROR, message, *args, extra=extra)
 
     def flush(self) -> None:
         """If a second is over, begin a new one, and say how many lines the old one left out."""
@@ -109,10 +135,38 @@ class _Handler(logging.StreamHandler[TextIO]):
             os.close(nowhere)
 
 
+class _JournalHandler(logging.Handler):
+    def __init__(self, own: Journal) -> None:
+        super().__init__()
+        self._journal = own
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {
+            "MESSAGE": self.format(record),
+            "PRIORITY": _priority(record.levelno),
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": record.lineno,
+            "CODE_FUNC": record.funcName,
+        }
+        if self._journal.send(fields | getattr(record, "journal", {})) and (count := self._journal.left_out):
+            self._journal.left_out = 0
+            fields["MESSAGE"] = f"lines left out while the journal was busy: count={count}"
+            self._journal.send(fields)
+
+    def close(self) -> None:
+        self._journal.close()
+        super().close()
+
+
 class _JournalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        priority = _priority(record.levelno)
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])
+
+
+def _priority(level: int) -> int:
+    return next((number for least, number in _PRIORITIES if level >= least), 7)
 
 
 class _PlainFormatter(logging.Formatter):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 
 import sdnotify
+
+_FIRST_FD = 3
+"""SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 
 
 class Notifier:
@@ -16,11 +21,18 @@ class Notifier:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         self.interval = self._watchdog_interval() if self._notifier else None
         """Seconds between two signs of life that the watchdog asks for; None: it asks for none."""
+        self.keeps = self._notifier is not None and os.environ.get("FDSTORE", "0") != "0"
+        """Whether `park` reaches anyone. FDSTORE is the size of the unit's store (systemd.exec(5)); systemd before 254
+        doesn't set it, so our unit does."""
         self._next = 0.0
 
     def ready(self) -> None:
         """Say that the unit does what it is for."""
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """Say that the configuration is being read again; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Say that the unit ends, by its own will or on request."""
@@ -35,6 +47,20 @@ class Notifier:
     def status(self, text: str) -> None:
         """Set the one line that `systemctl status` shows."""
         self._send(f"STATUS={text}")
+
+    def park(self, name: str, fd: int) -> None:
+        """Have systemd keep a copy of the descriptor, which `inherited` gives to the unit's next process.
+
+        `name` is printable, has no colon, and is no other descriptor's. Not polled: its hangup doesn't end the copy.
+        """
+        if self._notifier is not None and self._notifier.socket is not None:
+            state = f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}".encode()
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._notifier.socket, [state], [fd])
+
+    def forget(self, name: str) -> None:
+        """Have systemd close its copy of the descriptor of that name."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def close(self) -> None:
         """Close the socket."""
@@ -55,3 +81,19 @@ class Notifier:
         except (KeyError, ValueError):
             return None
         return microseconds / 2e6 if microseconds > 0 else None
+
+
+def inherited() -> dict[str, int]:
+    """Take the descriptors that systemd passed to this process, by name (sd_listen_fds_with_names(3)).
+
+    Only once: then they are the caller's, and no child of this process gets them.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    descriptors = dict(zip(names, range(_FIRST_FD, _FIRST_FD + int(os.environ.get("LISTEN_FDS", "0"))), strict=False))
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(variable, None)
+    for fd in descriptors.values():
+        os.set_inheritable(fd, False)
+    return descriptors

@@ -10,10 +10,11 @@ import re
 import stat
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tradebal import events
 from tradebal.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -84,20 +85,27 @@ class Fifo:
         return int(struct.unpack("i", answer)[0])
 
 
-def create(directory: Path, count: int, pipe_size: int) -> list[Fifo]:
+def create(directory: Path, count: int, pipe_size: int, parked: Mapping[int, int] | None = None) -> list[Fifo]:
     """Make the FIFOs of shards 0 to `count` − 1, as large as asked (bytes) or as the kernel allows.
 
-    Those of an earlier run are unlinked, not reused: a worker that still holds one reads it to its end, sees that
+    `parked` has descriptors of an earlier run's FIFOs, by shard: where such a FIFO still stands at its path it is taken
+    over with what is in it, else its descriptor is closed.
+
+    All others of an earlier run are unlinked, not reused: a worker that still holds one reads it to its end, sees that
     no writer is left, and opens the new one; so the torn last record of a balancer that was killed can never run
     together with the first record of this one.
 
     Raises UserError where something that isn't a FIFO stands in the way, or the directory can't be written.
     """
-    _remove_stale(directory)
-    descriptors: list[int] = []
     paths = [directory / f"shard-{shard}.fifo" for shard in range(count)]
+    kept = _take_over(paths, parked or {})
+    _remove_stale(directory, {paths[shard] for shard in kept})
+    descriptors: list[int] = []
     try:
-        for path in paths:
+        for shard, path in enumerate(paths):
+            if shard in kept:
+                descriptors.append(kept[shard])
+                continue
             os.mkfifo(path, _MODE)
             path.chmod(_MODE)  # whatever the umask is
             descriptors.append(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
@@ -113,6 +121,7 @@ def create(directory: Path, count: int, pipe_size: int) -> list[Fifo]:
             "a slow worker overflows sooner (`tradebal check` prints the commands that raise them)",
             capacity,
             pipe_size,
+            extra=events.SMALL_FIFOS(),
         )
     return [Fifo(shard, path, fd, capacity) for shard, (path, fd) in enumerate(zip(paths, descriptors, strict=True))]
 
@@ -130,9 +139,33 @@ def close(descriptors: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _remove_stale(directory: Path) -> None:
+def _take_over(paths: Sequence[Path], parked: Mapping[int, int]) -> dict[int, int]:
+    kept = {}
+    for shard, fd in parked.items():
+        unread = Fifo(shard, paths[0], fd, 0).unread()
+        if shard < len(paths) and _stands_at(paths[shard], fd):
+            kept[shard] = fd
+            _log.info("fifos: took over shard=%d unread=%d bytes", shard, unread)
+            continue
+        os.close(fd)
+        if unread:
+            _log.warning(
+                "fifos: gave up shard=%d unread=%d bytes, which only a worker that has it open will read", shard, unread
+            )
+    return kept
+
+
+def _stands_at(path: Path, fd: int) -> bool:
+    try:
+        there, ours = path.lstat(), os.fstat(fd)
+    except OSError:
+        return False
+    return stat.S_ISFIFO(there.st_mode) and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _remove_stale(directory: Path, kept: set[Path]) -> None:
     for path in sorted(directory.iterdir()):
-        if not _FIFO_NAME.fullmatch(path.name):
+        if not _FIFO_NAME.fullmatch(path.name) or path in kept:
             continue
         if not stat.S_ISFIFO(path.lstat().st_mode):
             raise UserError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from tradebal import framing
 from tradebal.gap import Gap
@@ -17,8 +19,21 @@ _STEP = 1 << 20
 """Bytes moved into the FIFO by one splice call."""
 
 
+class Keeper(Protocol):
+    """Keeps a shard's memory files alive beyond this process; see tradebal.balancer.handover."""
+
+    def park_overflow(self, shard: int, number: int, fd: int) -> None:
+        """Keep this one too."""
+
+    def forget_overflow(self, shard: int, number: int) -> None:
+        """Let this one go."""
+
+
 @dataclass
 class _Segment:
+    """A memory file. Its size and position say what is in it, so that they can be read again by another process."""
+
+    number: int
     fd: int
     written: int = 0
     drained: int = 0
@@ -31,21 +46,43 @@ class Overflow:
     process. What is beyond the limit is dropped, newest first, in whole records, and counted exactly.
     """
 
-    def __init__(self, limit: int, record_framing: Framing, *, announce: bool) -> None:
-        """Queue up to `limit` bytes; with `announce`, a gap record stands where records were dropped."""
+    def __init__(
+        self,
+        limit: int,
+        record_framing: Framing,
+        *,
+        announce: bool,
+        shard: int = 0,
+        keeper: Keeper | None = None,
+        left: Mapping[int, int] | None = None,
+    ) -> None:
+        """Queue up to `limit` bytes; with `announce`, a gap record stands where records were dropped.
+
+        `keeper` is told of each memory file; `left` are those of an earlier process, oldest first, by number.
+        """
         self.limit = limit
         """Bytes that may wait."""
         self._framing: Framing = record_framing
         self._announce = announce
-        self._segments: deque[_Segment] = deque()
+        self._shard = shard
+        self._keeper = keeper
+        self._segments = deque(
+            _Segment(number, fd, os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_CUR))
+            for number, fd in (left or {}).items()
+        )
+        self._number = max(left or {}, default=0)
         self._gap_from_ns = 0
         self._gap_records = 0
-        self.size = 0
+        self.size = sum(segment.written - segment.drained for segment in self._segments)
         """Bytes waiting."""
         self.dropped = 0
         """Records dropped since the start."""
         self.added = 0
         """Bytes since the start by which more was queued than put (gap records); negative where drops outweigh."""
+
+    def reconfigure(self, *, announce: bool) -> None:
+        """Announce gaps from now on, or don't."""
+        self._announce = announce
 
     @property
     def full(self) -> bool:
@@ -84,19 +121,22 @@ class Overflow:
                 left = segment.written - segment.drained
                 if left:
                     try:
-                        moved = os.splice(segment.fd, fifo, min(left, _STEP), offset_src=segment.drained)
+                        # From the file's own position, which so says what is done even if this process is killed.
+                        moved = os.splice(segment.fd, fifo, min(left, _STEP))
                     except BlockingIOError:
                         return False
                     segment.drained += moved
                     self.size -= moved
                 elif segment.written >= _SEGMENT or len(self._segments) == 1:
-                    os.close(self._segments.popleft().fd)
+                    self._release(self._segments.popleft())
             if not self._gap_records:
                 return True
             self._end_gap()
 
     def close(self) -> int:
-        """Give everything up; returns the bytes that were still waiting."""
+        """Close the memory files, which a keeper keeps; returns the bytes that were still waiting."""
+        if self._keeper:
+            self._end_gap()
         left = self.size
         for segment in self._segments:
             os.close(segment.fd)
@@ -107,12 +147,24 @@ class Overflow:
     def _append(self, data: memoryview) -> None:
         while data:
             if not self._segments or self._segments[-1].written >= _SEGMENT:
-                self._segments.append(_Segment(os.memfd_create("tradebal-overflow")))
+                self._grow()
             segment = self._segments[-1]
-            count = os.write(segment.fd, data[: _SEGMENT - segment.written])
+            count = os.pwrite(segment.fd, data[: _SEGMENT - segment.written], segment.written)
             segment.written += count
             self.size += count
             data = data[count:]
+
+    def _grow(self) -> None:
+        self._number += 1
+        segment = _Segment(self._number, os.memfd_create("tradebal-overflow"))
+        self._segments.append(segment)
+        if self._keeper:
+            self._keeper.park_overflow(self._shard, segment.number, segment.fd)
+
+    def _release(self, segment: _Segment) -> None:
+        os.close(segment.fd)
+        if self._keeper:
+            self._keeper.forget_overflow(self._shard, segment.number)
 
     def _end_gap(self) -> None:
         if not self._gap_records:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from tradebal import events
 from tradebal.log import Limited
 from tradebal.router.interface import Event
 
@@ -37,7 +38,14 @@ class Rejects:
         """Keep and log one REJECT event; a disk that refuses is logged once and stops nothing."""
         shown = event.data[:_SHOWN].decode("utf-8", "backslashreplace")
         more = "…" if len(event.data) > _SHOWN else ""
-        self._limited.warning("reject: reason=%r bytes=%d first=%r%s", event.reason, len(event.data), shown, more)
+        self._limited.warning(
+            "reject: reason=%r bytes=%d first=%r%s",
+            event.reason,
+            len(event.data),
+            shown,
+            more,
+            extra=events.REJECTED(REASON=event.reason),
+        )
         record = {
             "time_ns": time.time_ns(),
             "reason": event.reason,

@@ -9,22 +9,28 @@ import select
 import selectors
 import signal
 import socket
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from tradebal import events, framing
 from tradebal.balancer import fifos
+from tradebal.balancer.handover import Handover, State
 from tradebal.balancer.metrics import BalancerCollector
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.rejects import Rejects
+from tradebal.balancer.reload import Reload, compare
 from tradebal.balancer.samples import SPACING_NS, Samples
-from tradebal.balancer.stats import LineWriter, StatsLines
+from tradebal.balancer.stats import JournalLines, LineWriter, StatsLines
+from tradebal.balancer.today import Today
 from tradebal.balancer.watch import Watch
 from tradebal.config import Config, Secret
 from tradebal.errors import UserError
 from tradebal.framing import OVERHEAD
 from tradebal.gap import Gap
-from tradebal.log import Limited
+from tradebal.log import Limited, level_of, open_journal
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
@@ -40,6 +46,8 @@ _STOP_TIMEOUT = 10.0
 """Seconds that workers get, on a stop, to read what waits for them."""
 _STOP_POLL = 0.02
 """Seconds between two looks at whether the FIFOs are empty: the kernel has no event for that."""
+_STATUS_INTERVAL = 1.0
+"""Seconds between two changes of the status line."""
 
 
 class Balancer:
@@ -48,12 +56,14 @@ class Balancer:
     (The opening handshake has a thread of its own inside the link.)
     """
 
-    def __init__(self, config: Config, key: Secret | None) -> None:
-        """Take the directory, make the FIFOs, and be ready to connect.
+    def __init__(self, config: Config, key: Secret | None, reread: Callable[[], Config] | None = None) -> None:
+        """Take the directory, make the FIFOs, and be ready to connect; at SIGHUP, `reread` gives the configuration.
 
         Raises UserError where something can't work as configured or another balancer is running.
         """
         self._config = config
+        self._reread = reread
+        self._reload_asked = False
         profile = resolve(config.feed)
         self._link = Link(config.feed, key, self)
         self._router = make_router(
@@ -65,17 +75,23 @@ class Balancer:
         )
         warn_if_slow(self._router, _log)
         self._lock = fifos.DirectoryLock(config.shards.directory)
-        self._fifos = fifos.create(config.shards.directory, config.shards.count, config.shards.pipe_size)
-        for fifo in self._fifos:
-            self._router.set_output(fifo.shard, fifo.fd)
-        self._overflows = [
-            Overflow(config.overflow.limit, config.shards.framing, announce=config.shards.gap_records)
-            for _ in self._fifos
-        ]
-        self._drop = config.overflow.when_full == "drop"
+        self._notifier = Notifier()
+        self._handover = Handover(self._notifier, config.shards.framing)
         self._stalled: set[int] = set()
+        parked = self._handover.fifos
+        self._fifos = fifos.create(config.shards.directory, config.shards.count, config.shards.pipe_size, parked)
+        for surplus in range(len(self._fifos), max(parked, default=0) + 1):
+            self._handover.forget_fifo(surplus)
+        self._overflows = [self._prepare(fifo) for fifo in self._fifos]
+        self._handover.drop_surplus()
+        if self._handover.before:
+            self._take_over(self._handover.before)
+        self._drop = config.overflow.when_full == "drop"
         self._rejects = Rejects(_writable(config.overflow.directory))
-        self._stats = StatsLines(LineWriter(1).write)
+        own = open_journal(sys.stdout)
+        self._journal = JournalLines(own) if own else None
+        self._stats = StatsLines(LineWriter(1).write, self._journal.note if self._journal else None)
+        self._stats.silent = not config.log.statistics
         self._watch = Watch()
         self._samples = Samples(profile.rule.symbol_key, profile.time_key)
         self._next_sample_ns = 0
@@ -90,26 +106,72 @@ class Balancer:
             config.shards.framing,
         )
         self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
-        self._notifier = Notifier()
+        self._today = Today(self._handover.state.day, self._handover.state.day_trades)
         self._dropping = Limited(_log, per_second=1)
+        self._filling = Limited(_log, per_second=10)
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
-        self._next_tick = 0.0
+        self._next_tick = self._next_status = 0.0
         self._more = False
         self._stop_signal = 0
+
+    def _prepare(self, fifo: fifos.Fifo) -> Overflow:
+        """Have the shard's FIFO outlive this process, and what waits for it from an earlier one go first."""
+        if fifo.fd != self._handover.fifos.get(fifo.shard):
+            self._handover.forget_fifo(fifo.shard)
+            self._handover.park_fifo(fifo.shard, fifo.fd)
+        overflow = Overflow(
+            self._config.overflow.limit,
+            self._config.shards.framing,
+            announce=self._config.shards.gap_records,
+            shard=fifo.shard,
+            keeper=self._handover if self._handover.keeps else None,
+            left=self._handover.overflow(fifo.shard),
+        )
+        if overflow.size:
+            _log.info("overflow: shard=%d took over=%d bytes", fifo.shard, overflow.size)
+            self._stalled.add(fifo.shard)
+        else:
+            self._router.set_output(fifo.shard, fifo.fd)
+        return overflow
+
+    def _take_over(self, before: State) -> None:
+        """Go on where the earlier process stopped: say what is missing since, and end a record that it left torn."""
+        if before.heard_ns:
+            self._link.resume(before.heard_ns)
+        if before.ended:
+            return
+        _log.warning(
+            "the balancer before this one was killed: what it had in memory is lost; its FIFOs are taken over",
+            extra=events.TAKEN_OVER(),
+        )
+        # An empty line is no record, so this does no harm where nothing is torn.
+        mark = b"\n"
+        if self._config.shards.gap_records:
+            gap = Gap("restart", before.heard_ns or time.time_ns(), time.time_ns(), None)
+            mark += framing.encode(gap.to_record(), self._config.shards.framing)
+        for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
+            self._router.set_output(fifo.shard, -1)
+            overflow.put(memoryview(mark), 0, drop=False)
+            self._stalled.add(fifo.shard)
 
     def run(self) -> int:
         """Route until SIGTERM or SIGINT; returns the exit status."""
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._reread is not None:
+            signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             self._publisher.publish()
+            self._handover.save()
             self._notifier.ready()
             self._link.start(time.monotonic())
             while not self._stop_signal:
                 self._turn()
+                if self._reload_asked:
+                    self._reload()
             self._stop()
         finally:
             signal.set_wakeup_fd(-1)
@@ -127,7 +189,7 @@ class Balancer:
 
     def live(self) -> None:
         """Show it at once, not at the next tick."""
-        self._next_tick = 0.0
+        self._next_tick = self._next_status = 0.0
 
     def outage(self, from_ns: int, until_ns: int) -> None:
         """Put a gap record where trades are missing, into every shard's stream."""
@@ -151,12 +213,47 @@ class Balancer:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._stop_signal = number
 
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_asked = True
+
+    def _reload(self) -> None:
+        """Read the configuration again, and take over what can be; nothing of one that can't be used."""
+        self._reload_asked = False
+        if self._reread is None:
+            return
+        self._notifier.reloading()
+        try:
+            after = self._reread()
+            resolve(after.feed)
+        except UserError as error:
+            _log.error("reload refused, nothing was changed: %s", error.message)
+        else:
+            self._apply(compare(self._config, after))
+        self._notifier.ready()
+
+    def _apply(self, reload: Reload) -> None:
+        self._config = config = reload.config
+        self._link.reconfigure(config.feed)
+        self._drop = config.overflow.when_full == "drop"
+        for overflow in self._overflows:
+            overflow.reconfigure(announce=config.shards.gap_records)
+        self._stats.silent = not config.log.statistics
+        self._next_tick = 0.0
+        _log.info("reloaded: taken_over=%s", ",".join(reload.taken) or "nothing", extra=events.RELOADED())
+        if reload.waiting:
+            keys = ",".join(reload.waiting)
+            _log.warning(
+                "reloaded: not taken over=%s: restart for that (systemctl restart tradebal.target)",
+                keys,
+                extra=events.NOT_RELOADED(KEYS=keys),
+            )
+        logging.getLogger().setLevel(level_of(config.log.level))
+
     def _turn(self) -> None:
         """Wait until something can be done, and do it."""
         now = time.monotonic()
         self._notifier.alive()
-        if now >= self._next_tick:
-            self._tick(now)
+        self._keep_time(now)
         paused = self._paused()
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
@@ -169,7 +266,7 @@ class Balancer:
                 poller.register(fd, events)
         for shard in self._stalled:
             poller.register(self._fifos[shard].fd, select.POLLOUT)
-        until = min(self._next_tick, self._link.next_deadline())
+        until = min(self._next_tick, self._next_status, self._link.next_deadline())
         timeout = 0.0 if self._more and not paused else max(0.0, until - now)
         ready = {fd for fd, _ in poller.poll(math.ceil(timeout * 1000))}
         if self._wake.fileno() in ready:
@@ -275,13 +372,22 @@ class Balancer:
 
     def _note_stalls(self) -> None:
         self._stalled.update(self._router.stalled())
+        if self._handover.keeps:
+            # What waits in the router dies with this process, what is in the overflow doesn't.
+            for shard in self._stalled:
+                if len(self._router.pending(shard)):
+                    self._to_overflow(shard)
 
     def _to_overflow(self, shard: int) -> None:
         """Queue what is staged for the shard behind its full FIFO."""
         waiting = self._router.pending(shard)
         overflow = self._overflows[shard]
         if not overflow.size and waiting:
-            _log.warning("overflow: shard=%d its FIFO is full; trades wait in memory", shard)
+            self._filling.warning(
+                "overflow: shard=%d its FIFO is full; trades wait in memory",
+                shard,
+                extra=events.OVERFLOW_BEGAN(SHARD=shard),
+            )
         lost = overflow.put(waiting, self._router.torn(shard), drop=self._drop)
         count = len(waiting)
         waiting.release()
@@ -294,6 +400,7 @@ class Balancer:
                 self._config.overflow.limit,
                 lost,
                 overflow.dropped,
+                extra=events.DROPPED(SHARD=shard, DROPPED=lost),
             )
 
     def _drain(self, shard: int) -> None:
@@ -303,7 +410,9 @@ class Balancer:
         if not overflow.drain(fifo.fd):
             return
         if waited:
-            _log.info("overflow: shard=%d its worker has caught up", shard)
+            self._filling.info(
+                "overflow: shard=%d its worker has caught up", shard, extra=events.OVERFLOW_ENDED(SHARD=shard)
+            )
         self._stalled.discard(shard)
         self._router.set_output(shard, fifo.fd)
         self._router.flush()
@@ -311,13 +420,26 @@ class Balancer:
 
     # Once a second, and at the end
 
-    def _tick(self, now: float) -> None:
-        self._next_tick = now + self._config.metrics.interval
-        self._take_sample(self._router.counters().trades)  # of what came after the latest one
-        self._publisher.publish()
-        self._notifier.status(
-            f"{self._link.phase.value}, {self._router.counters().trades} trades, latest rate {self._stats.last:.0f}/s"
-        )
+    def _keep_time(self, now: float) -> None:
+        """Do what is due: metrics, and systemd's status line."""
+        if now >= self._next_tick:
+            self._next_tick = now + self._config.metrics.interval
+            self._take_sample(self._router.counters().trades)  # of what came after the latest one
+            self._publisher.publish()
+        if now >= self._next_status:
+            self._next_status = now + _STATUS_INTERVAL
+            self._dropping.flush()
+            self._filling.flush()
+            self._today.update(now, time.time(), self._router.counters().trades)
+            self._notifier.status(self._today.line(self._link.phase.value))
+            self._note_state(ended=False)
+
+    def _note_state(self, *, ended: bool) -> None:
+        state = self._handover.state
+        state.ended = ended
+        state.heard_ns = self._link.heard_ns or state.heard_ns
+        state.day, state.day_trades = self._today.day, self._today.trades
+        self._handover.save()
 
     def _stop(self) -> None:
         """Leave the provider orderly, then give the workers time to take what is theirs."""
@@ -336,13 +458,13 @@ class Balancer:
             if select.select([self._wake], [], [], _STOP_POLL)[0]:
                 self._wake.recv(4096)
             self._notifier.alive()
-            if time.monotonic() >= self._next_tick:
-                self._tick(time.monotonic())
+            self._keep_time(time.monotonic())
 
     def _unread(self) -> int:
-        """Bytes that workers have not read yet, wherever they wait."""
+        """Bytes that would be lost if this process ended now, though a worker may yet take them."""
         return sum(
-            fifo.unread() + overflow.size + len(self._router.pending(fifo.shard))
+            # A FIFO that systemd keeps needs nobody to wait for its reader.
+            (0 if self._handover.keeps else fifo.unread()) + overflow.size + len(self._router.pending(fifo.shard))
             for fifo, overflow in zip(self._fifos, self._overflows, strict=True)
         )
 
@@ -350,6 +472,40 @@ class Balancer:
         self._link.close()
         self._add_batches()
         self._stats.finish()
+        if self._handover.keeps:
+            self._leave()
+        else:
+            self._lose()
+        counters = self._router.counters()
+        self._publisher.publish()
+        _log.info("stopped: trades=%d rejects=%d", counters.trades, counters.rejects)
+        if self._handover.keeps:
+            fifos.close([fifo.fd for fifo in self._fifos])
+        else:
+            fifos.remove(self._fifos)
+        self._handover.close()
+        self._rejects.close()
+        self._notifier.close()
+        self._lock.release()
+
+    def _leave(self) -> None:
+        """Bring everything to where the next balancer finds it."""
+        for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
+            if len(self._router.pending(fifo.shard)):
+                self._to_overflow(fifo.shard)
+            unread = fifo.unread()
+            if waiting := overflow.close():
+                _log.warning(
+                    "stop: shard=%d unread=%d bytes, waiting=%d bytes: left to the next start of the unit if this is "
+                    "a restart, else lost",
+                    fifo.shard,
+                    unread,
+                    waiting,
+                )
+        self._note_state(ended=True)
+
+    def _lose(self) -> None:
+        """Say what nobody took in time."""
         for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
             if unread := fifo.unread():
                 _log.warning(
@@ -360,13 +516,6 @@ class Balancer:
             staged = len(self._router.pending(fifo.shard))
             if lost := overflow.close() + staged:
                 _log.error("stop: shard=%d lost=%d bytes that its worker did not take in time", fifo.shard, lost)
-        counters = self._router.counters()
-        self._publisher.publish()
-        _log.info("stopped: trades=%d rejects=%d", counters.trades, counters.rejects)
-        fifos.remove(self._fifos)
-        self._rejects.close()
-        self._notifier.close()
-        self._lock.release()
 
 
 def _writable(directory: Path) -> Path:

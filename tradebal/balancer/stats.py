@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from tradebal import events
+from tradebal.events import Event
+from tradebal.journal import Journal
+from tradebal.log import IDENTIFIER
 from tradebal.router.interface import BATCH_TRADES, Batch
 
 _LINES_PER_SECOND = 100
@@ -45,6 +49,19 @@ class LineWriter:
             self._pending = b""
 
 
+class JournalLines:
+    """Writes lines to the journal, with the rate as a field; it never waits either."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Write there."""
+        self._journal = journal
+
+    def note(self, line: str, event: Event, rate: float) -> None:
+        """Write one line."""
+        fields = {"MESSAGE": line, "PRIORITY": 6, "SYSLOG_IDENTIFIER": IDENTIFIER, "RATE": round(rate)}
+        self._journal.send(fields | event()["journal"])
+
+
 def rate(batch: Batch) -> float:
     """Trades per second over the batch."""
     return BATCH_TRADES * 1e9 / batch.elapsed_ns
@@ -63,11 +80,16 @@ class StatsLines:
     line, which then ends in how many it stands for; highest and lowest stay those of single batches.
     """
 
-    def __init__(self, write: Callable[[str], object]) -> None:
-        """Give each line, with its line end, to `write`."""
+    def __init__(
+        self, write: Callable[[str], object], note: Callable[[str, Event, float], object] | None = None
+    ) -> None:
+        """Give each line, with its line end, to `write`; or, with `note`, to that, with its kind and its trades/s."""
         self._write = write
+        self._note = note
         self._held: list[Batch] = []
         self._next_ns = 0
+        self.silent = False
+        """Whether rates are followed without a line."""
         self.highest = 0.0
         """Highest rate of a batch since the start, in trades per second; 0 before the first batch."""
         self.lowest = math.inf
@@ -77,28 +99,38 @@ class StatsLines:
 
     def add(self, batches: Iterable[Batch]) -> None:
         """Take in batches, oldest first, and write the lines that are due."""
-        lines = []
+        lines: list[tuple[str, Event, float]] = []
         for batch in batches:
             self.last = speed = rate(batch)
             if speed > self.highest:
                 self.highest = speed
-                lines.append(f"new highest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}\n")
+                text = f"new highest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}"
+                lines.append((text, events.HIGHEST_RATE, speed))
             if speed < self.lowest:
                 self.lowest = speed
-                lines.append(f"new lowest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}\n")
+                text = f"new lowest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}"
+                lines.append((text, events.RATE, speed))
             self._held.append(batch)
             if batch.time_ns >= self._next_ns:
                 lines.append(self._line())
                 self._next_ns = batch.time_ns + _SPACING_NS
-        if lines:
-            self._write("".join(lines))
+        self._emit(lines)
 
     def finish(self) -> None:
         """Write the line of the batches that share one which wasn't due yet."""
         if self._held:
-            self._write(self._line())
+            self._emit([self._line()])
 
-    def _line(self) -> str:
+    def _emit(self, lines: Sequence[tuple[str, Event, float]]) -> None:
+        if self.silent:
+            return
+        if self._note:
+            for line in lines:
+                self._note(*line)
+        elif lines:
+            self._write("".join(f"{text}\n" for text, _, _ in lines))
+
+    def _line(self) -> tuple[str, Event, float]:
         held, self._held = self._held, []
         last = held[-1]
         reads = sum(batch.reads for batch in held)
@@ -118,4 +150,4 @@ class StatsLines:
         }
         line = " ".join(f"{{{name} {value}}}" for name, value in fields.items())
         shared = f" ({len(held)} batches)" if len(held) > 1 else ""
-        return f"[{last.time_ns / 1e9:.5f}] Rate {line}: {speed:.2f} t/s{shared}\n"
+        return f"[{last.time_ns / 1e9:.5f}] Rate {line}: {speed:.2f} t/s{shared}", events.RATE, speed

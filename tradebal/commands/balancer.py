@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Keeps the one connection to the provider, and writes each trade, untouched, to the FIFO of its symbol's "
         "shard. Log lines go to stderr; stdout gets one line for each 8192 trades. SIGTERM or Ctrl-C ends it orderly: "
-        "what was received is handed on first."
+        "what was received is handed on first. SIGHUP has it read its configuration again."
     )
     parser.epilog = "example:\n  TRADEBAL_FEED_KEY=… tradebal balancer --config ./tradebal.toml"
     add_config_argument(parser)
@@ -27,5 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
     from tradebal.config import feed_key, load_config
 
     config = load_config(arguments)
-    log.setup("balancer")
-    return Balancer(config, feed_key()).run()
+    log.setup("balancer", log.level_of(config.log.level))
+    return Balancer(config, feed_key(), reread=lambda: load_config(arguments)).run()

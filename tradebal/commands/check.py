@@ -9,6 +9,7 @@ from tradebal.checks import Level, findings
 from tradebal.cli import add_config_argument
 from tradebal.config import dump, load_config
 from tradebal.log import wants_colour
+from tradebal.upstream.profiles import resolve
 
 HELP = "Print the effective configuration, then check this system; each finding comes with the command that fixes it."
 
@@ -28,11 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = _EPILOG
     add_config_argument(parser)
+    parser.add_argument(
+        "--configuration-only", action="store_true", help="only whether the configuration can be used; print nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print configuration and findings; returns 1 if one of them would stop a start."""
     config = load_config(args)
+    if args.configuration_only:
+        resolve(config.feed)
+        return 0
     colours = wants_colour(sys.stdout)
     print(f"# effective configuration, from {config.source or 'the defaults alone'}")
     print(dump(config, conceal=True))

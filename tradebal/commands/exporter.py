@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args)
     if args.address is not None:
         config = override(config, "metrics.address", args.address, "--address")
-    log.setup("exporter")
+    log.setup("exporter", log.level_of(config.log.level))
     return exporter.run(config)

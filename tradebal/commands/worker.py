@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args)
     if args.handler is not None:
         config = override(config, "worker.handler", args.handler, "--handler")
-    log.setup(f"worker-{args.shard}")
+    log.setup(f"worker-{args.shard}", log.level_of(config.log.level))
     return Worker(config, args.shard).run()

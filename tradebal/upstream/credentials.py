@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Sequence
@@ -65,6 +66,14 @@ class Credentials:
 
     def __repr__(self) -> str:
         return "Credentials(***)"
+
+    def for_topics(self, subscribe: Sequence[str]) -> Credentials:
+        """Return the same with other topics."""
+        other = copy.copy(self)
+        other._subscribe = tuple(subscribe)
+        topics = ",".join(subscribe)
+        other._values = self._values | {"subscribe": topics, "subscribe_list": topics}
+        return other
 
     def message(self, template: str) -> str:
         """Fill in a JSON text: `{key}`, `{secret}` and `{subscribe}` (the topics joined by commas) inside its strings,

@@ -92,6 +92,8 @@ class Failure:
     retry: Retry = "normal"
     retry_after: float = 0.0
     """Seconds that the provider wants us to wait at the least."""
+    code: int | None = None
+    """Of the provider's close frame, if it sent one."""
 
 
 def locate(target: Target, proxy: Proxy | None, text: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from tradebal import events
 from tradebal.config import Feed, Secret
 from tradebal.histogram import Histogram
 from tradebal.router.interface import Event, EventKind
@@ -123,6 +124,8 @@ class Link:
         self._due = math.inf
         """End of the phase CONNECTING, CLOSING or WAITING."""
         self._retry_at = math.inf
+        self._topics = self.profile.subscribe
+        """What the connection was asked for."""
         self._stopping = False
         self._since = 0.0
         self._last_data = 0.0
@@ -158,6 +161,22 @@ class Link:
     def connected(self) -> bool:
         """Whether login and subscription are through."""
         return self.phase is Phase.LIVE
+
+    @property
+    def heard_ns(self) -> int:
+        """When the provider was last heard while trades flowed (ns since the epoch); 0: not yet."""
+        return self._last_data_ns if self._flowed else 0
+
+    def resume(self, heard_ns: int) -> None:
+        """Count trades as missing since then: when an earlier process last heard the provider. To be called first."""
+        self._outage_from_ns = heard_ns
+
+    def reconfigure(self, feed: Feed) -> None:
+        """Take over topics and timeouts, on the connection that is there; nothing else may differ from before."""
+        self._feed = feed
+        self.profile = resolve(feed)
+        self._credentials = self._credentials.for_topics(self.profile.subscribe)
+        self._adjust_topics()
 
     def start(self, now: float) -> None:
         """Begin the first try."""
@@ -312,6 +331,7 @@ class Link:
         self._pinged = self._ping_sent = None
         self._flowed = False
         self._session = Session(self.profile, self._credentials, self._feed.login_timeout)
+        self._topics = self.profile.subscribe
         self._listener.opened()
         self._apply(self._session.opened(now), now)
 
@@ -330,9 +350,29 @@ class Link:
             self.live_since_ns = self._clock_ns()
             self._backoff.live(now)
             topics = self._credentials.show(",".join(self.profile.subscribe))
-            _LOG.info("live: profile=%s topics=%s login=%.3fs", self.profile.name, topics, now - self._since)
+            _LOG.info(
+                "live: profile=%s topics=%s login=%.3fs",
+                self.profile.name,
+                topics,
+                now - self._since,
+                extra=events.LIVE(CONNECTION=self.connects, URL=self._shown),
+            )
             self._flows()
+            self._adjust_topics()
             self._listener.live()
+
+    def _adjust_topics(self) -> None:
+        """Bring a live connection to the topics of the profile: first what is new, so that nothing is missed."""
+        if self.connection is None or self.phase is not Phase.LIVE:
+            return
+        before, now = self._topics, self.profile.subscribe
+        for template, topics in (
+            (self.profile.add, [topic for topic in now if topic not in before]),
+            (self.profile.remove, [topic for topic in before if topic not in now]),
+        ):
+            if topics and template:
+                self.connection.send_text(self._credentials.for_topics(topics).message(template))
+        self._topics = now
 
     def _on_close(self, event: Event, connection: Connection, session: Session, now: float) -> None:
         if self.phase is Phase.CLOSING:
@@ -341,7 +381,8 @@ class Link:
         connection.send_close(event.code)
         said = self._credentials.show(event.data)
         meaning = _CLOSE_CODES.get(event.code, "a code of the provider's own")
-        closed = Failure("closed", f'the provider closed it: code={event.code} ({meaning}) said="{said}"')
+        text = f'the provider closed it: code={event.code} ({meaning}) said="{said}"'
+        closed = Failure("closed", text, code=event.code)
         self._lost(self._named(closed, session, now), now)
         self._closing(now)
 
@@ -350,7 +391,7 @@ class Link:
         trouble = session.named(now)
         if trouble is None:
             return failure
-        return Failure(trouble.reason, f"{failure.text}; {trouble.text}", trouble.retry)
+        return Failure(trouble.reason, f"{failure.text}; {trouble.text}", trouble.retry, code=failure.code)
 
     def _watch(self, connection: Connection, session: Session, now: float) -> None:
         answer = session.deadline()
@@ -407,7 +448,11 @@ class Link:
         self._retry_at = now + delay
         level = logging.ERROR if failure.retry == "slow" else logging.WARNING
         again = f"trying again in {delay:.1f} s (attempt {self._backoff.attempts + 1})"
-        _LOG.log(level, "%s: reason=%s%s: %s; %s", what, failure.reason, more, text, again)
+        event = events.CONNECT_FAILED if self.connection is None else events.DISCONNECTED
+        fields = event(REASON=failure.reason, CONNECTION=self.connects)
+        if failure.code is not None:
+            fields["journal"]["CODE"] = failure.code
+        _LOG.log(level, "%s: reason=%s%s: %s; %s", what, failure.reason, more, text, again, extra=fields)
 
     def _closing(self, now: float) -> None:
         self.phase = Phase.CLOSING

@@ -68,6 +68,10 @@ class Profile:
     """Key of a trade that holds its time, in any form that tradebal.trade_time knows; empty: it has none."""
     troubles: tuple[Trouble, ...] = ()
     variants: tuple[Variant, ...] = ()
+    add: str = ""
+    """Sent on a live connection to subscribe to more; "" where topics can't be changed on it."""
+    remove: str = ""
+    """Sent likewise to subscribe to less."""
 
 
 _TAKEN = (
@@ -94,6 +98,8 @@ MASSIVE = Profile(
     ),
     rule=_MASSIVE_STOCKS,
     time_key="t",
+    add='{"action":"subscribe","params":"{subscribe}"}',
+    remove='{"action":"unsubscribe","params":"{subscribe}"}',
     troubles=(
         Trouble({"ev": "status", "status": "auth_failed"}, "refused_key", _REFUSED),
         Trouble(
@@ -141,6 +147,8 @@ ALPACA = Profile(
     ),
     rule=Rule(b"T", (b"t",), b"S"),
     time_key="t",
+    add='{"action":"subscribe","trades":{subscribe_list}}',
+    remove='{"action":"unsubscribe","trades":{subscribe_list}}',
     troubles=(
         _alpaca(400, "error", _NOT_UNDERSTOOD),
         _alpaca(401, "error", "the provider says that no login came before the subscription"),
@@ -178,6 +186,8 @@ COINBASE = Profile(
     # last_match repeats the newest trade from before the subscription; after a reconnect it may close the gap.
     rule=Rule(b"type", (b"match", b"last_match"), b"product_id"),
     time_key="time",
+    add='{"type":"subscribe","channels":["matches"],"product_ids":{subscribe_list}}',
+    remove='{"type":"unsubscribe","channels":["matches"],"product_ids":{subscribe_list}}',
     troubles=(
         Trouble({"type": "error"}, "slow_consumer", _TOO_SLOW, "normal", "errslowconsume", "never"),
         Trouble({"type": "error"}, "error", _NOT_UNDERSTOOD, during="login"),
@@ -198,6 +208,8 @@ KRAKEN = Profile(
     ),
     rule=Rule(b"channel", (b"trade",), b"symbol", container=b"data"),
     time_key="timestamp",
+    add='{"method":"subscribe","params":{"channel":"trade","symbol":{subscribe_list},"snapshot":false}}',
+    remove='{"method":"unsubscribe","params":{"channel":"trade","symbol":{subscribe_list}}}',
     troubles=(
         Trouble({"method": "subscribe", "success": "false"}, "error", _NOT_UNDERSTOOD),
         Trouble({"method": "error"}, "error", _NOT_UNDERSTOOD, during="login"),

@@ -75,13 +75,25 @@ def segments(raw: bytes, kind: Framing, received_ns: int) -> Iterator[Batch | Ga
             yield batch
         return
     trades: list[bytes] = []
+    record_before = b""
     for record in framing.records(raw, kind):
         if (missing := gap.parse(record)) is None:
             trades.append(framing.encode(record, kind))
+            record_before = record
             continue
+        if missing.reason == "restart" and trades and not _whole(record_before):
+            trades.pop()  # what a balancer that was killed had written of it
         if trades:
             yield Batch(b"".join(trades), kind, received_ns)
             trades = []
         yield missing
     if trades:
         yield Batch(b"".join(trades), kind, received_ns)
+
+
+def _whole(record: bytes) -> bool:
+    try:
+        orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from types import FrameType
 
 from prometheus_client import CollectorRegistry
 
+from tradebal import events
 from tradebal.config import Config
 from tradebal.errors import UserError
 from tradebal.gap import Gap
@@ -168,7 +169,9 @@ class Worker:
             self._report_torn(torn)
 
     def _report_torn(self, size: int) -> None:
-        self._log.warning("torn record dropped: shard=%d bytes=%d", self._shard, size)
+        self._log.warning(
+            "torn record dropped: shard=%d bytes=%d", self._shard, size, extra=events.TORN(SHARD=self._shard)
+        )
         self._pass_on(Gap("restart", self._last_read_ns, time.time_ns(), None))
 
     def _read(self, most: int | None = None) -> int | None:
@@ -221,6 +224,7 @@ class Worker:
                 len(data),
                 data[:_SHOWN],
                 describe(error, type(self._handler).__module__),
+                extra=events.HANDLER_FAILED(SHARD=self._shard, HANDLER=self._spec),
             )
             if stop and self._stop_on_error:
                 self._log.error('stopping, as [worker] on_error = "stop" asks: shard=%d', self._shard)
