@@ -77,7 +77,7 @@ static void process(run *r)
 {
     core *c = r->c;
     int status, error = 0;
-    while ((status = r->pumping ? pump(c, -1, 0, &error) : core_process(c)) != STATUS_INPUT) {
+    while ((status = r->pumping ? pump(c, -1, 0, -1, &error) : core_process(c)) != STATUS_INPUT) {
         if (status == STATUS_EVENT) {
             write_event(r);
         } else {

@@ -9,7 +9,7 @@
 #include "core.h"
 
 /* What an index of WINDOW bytes may fill. */
-#define BRACKETS (WINDOW + 16)
+#define BRACKETS (WINDOW + BRACKETS_SPARE)
 
 typedef struct {
     json_index index;

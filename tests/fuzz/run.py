@@ -81,7 +81,7 @@ def fuzz(harness: Path, name: str, seconds: float, directories: list[Path], with
 
 
 def minimise(harness: Path, corpus: Path) -> None:
-    """Commit-ready: put into corpus/ the fewest inputs that add coverage to the seeds and regressions."""
+    """Put into corpus/ the fewest inputs that add coverage to the seeds and regressions, to be committed."""
     kept = HERE / "corpus"
     merged = harness.parent / "merged"
     shutil.rmtree(merged, ignore_errors=True)

@@ -2,12 +2,13 @@
 #define _GNU_SOURCE
 #include "twin.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-static FILE *to_twin, *from_twin;
+static int to_twin = -1, from_twin = -1;
 
 static void failed(const char *what)
 {
@@ -32,10 +33,31 @@ static void start(const char *command)
     }
     close(to[0]);
     close(from[1]);
-    to_twin = fdopen(to[1], "wb");
-    from_twin = fdopen(from[0], "rb");
-    if (!to_twin || !from_twin)
-        failed("fdopen");
+    to_twin = to[1];
+    from_twin = from[0];
+}
+
+/* libFuzzer's timer interrupts what waits. */
+static void send_all(const void *data, size_t size)
+{
+    for (size_t sent = 0; sent < size;) {
+        const ssize_t count = write(to_twin, (const char *)data + sent, size - sent);
+        if (count > 0)
+            sent += (size_t)count;
+        else if (errno != EINTR)
+            failed("can't write to the Python router");
+    }
+}
+
+static void receive_all(void *data, size_t size)
+{
+    for (size_t received = 0; received < size;) {
+        const ssize_t count = read(from_twin, (char *)data + received, size - received);
+        if (count > 0)
+            received += (size_t)count;
+        else if (!count || errno != EINTR)
+            failed("can't read from the Python router");
+    }
 }
 
 bool twin(const uint8_t *data, size_t size, bytes *result)
@@ -43,15 +65,13 @@ bool twin(const uint8_t *data, size_t size, bytes *result)
     const char *command = getenv("TRADEBAL_TWIN");
     if (!command)
         return false;
-    if (!to_twin)
+    if (to_twin < 0)
         start(command);
     const uint32_t sent = (uint32_t)size;
     uint32_t length;
-    if (fwrite(&sent, sizeof sent, 1, to_twin) != 1 || fwrite(data, 1, size, to_twin) != size || fflush(to_twin))
-        failed("can't write to the Python router");
-    if (fread(&length, sizeof length, 1, from_twin) != 1)
-        failed("can't read from the Python router");
-    if (fread(bytes_grow(result, length), 1, length, from_twin) != length)
-        failed("can't read from the Python router");
+    send_all(&sent, sizeof sent);
+    send_all(data, size);
+    receive_all(&length, sizeof length);
+    receive_all(bytes_grow(result, length), length);
     return true;
 }
