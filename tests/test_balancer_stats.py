@@ -85,3 +85,19 @@ def test_a_reader_that_stands_still_costs_lines_but_never_a_wait():
     os.close(read)
     writer.write("nobody reads this\n")  # a closed pipe neither
     os.close(write)
+
+
+def test_batches_whose_line_found_no_room_are_part_of_the_next_line():
+    room, noted = [], []
+
+    def note(line, _event, _rate):
+        if room and " Rate {" in line:
+            noted.append(line)
+        return bool(room)
+
+    stats = StatsLines(print, note)
+    second = 1_000_000_000
+    stats.add([Batch(second, 1, 1, 1, 1, 8192, 8192, 1)])
+    room.append(True)
+    stats.add([Batch(2 * second, 1, 1, 1, 1, 16384, 16384, 2)])
+    assert [line.rpartition(" t/s ")[2] for line in noted] == ["(2 batches)"]

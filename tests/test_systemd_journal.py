@@ -54,8 +54,7 @@ def test_at_full_speed_statistics_are_capped_and_none_is_lost(tmp_path):
         machine.start()
         machine.await_value("tradebal_trades_total", 4_000_000)
         machine.run("systemctl", "stop", "tradebal-balancer")
-        entries = machine.journal("-u", "tradebal-balancer", f"MESSAGE_ID={events.RATE.message_id}")
-        lines = [entry["MESSAGE"] for entry in entries if " Rate {" in entry["MESSAGE"]]
+        lines = [line for line in machine.messages("-u", "tradebal-balancer").splitlines() if " Rate {" in line]
         stood_for = [int(match[1]) if (match := re.search(r"\((\d+) batches\)$", line)) else 1 for line in lines]
         assert sum(stood_for) == 4_000_000 // 8192
         times = [float(line[1:].partition("]")[0]) for line in lines]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import select
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from tradebal import events
 from tradebal.events import Event
@@ -56,10 +56,10 @@ class JournalLines:
         """Write there."""
         self._journal = journal
 
-    def note(self, line: str, event: Event, rate: float) -> None:
-        """Write one line."""
+    def note(self, line: str, event: Event, rate: float) -> bool:
+        """Write one line; False if the journal has no room."""
         fields = {"MESSAGE": line, "PRIORITY": 6, "SYSLOG_IDENTIFIER": IDENTIFIER, "RATE": round(rate)}
-        self._journal.send(fields | event()["journal"])
+        return self._journal.send(fields | event()["journal"])
 
 
 def rate(batch: Batch) -> float:
@@ -80,10 +80,10 @@ class StatsLines:
     line, which then ends in how many it stands for; highest and lowest stay those of single batches.
     """
 
-    def __init__(
-        self, write: Callable[[str], object], note: Callable[[str, Event, float], object] | None = None
-    ) -> None:
-        """Give each line, with its line end, to `write`; or, with `note`, to that, with its kind and its trades/s."""
+    def __init__(self, write: Callable[[str], object], note: Callable[[str, Event, float], bool] | None = None) -> None:
+        """Give each line, with its line end, to `write`; or, with `note`, to that, with its kind and its trades/s,
+        which returns whether there was room for it.
+        """
         self._write = write
         self._note = note
         self._held: list[Batch] = []
@@ -99,39 +99,35 @@ class StatsLines:
 
     def add(self, batches: Iterable[Batch]) -> None:
         """Take in batches, oldest first, and write the lines that are due."""
-        lines: list[tuple[str, Event, float]] = []
         for batch in batches:
             self.last = speed = rate(batch)
             if speed > self.highest:
                 self.highest = speed
-                text = f"new highest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}"
-                lines.append((text, events.HIGHEST_RATE, speed))
+                self._emit(f"new highest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}", events.HIGHEST_RATE, speed)
             if speed < self.lowest:
                 self.lowest = speed
-                text = f"new lowest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}"
-                lines.append((text, events.RATE, speed))
+                self._emit(f"new lowest rate {speed:.2f} t/s at {batch.time_ns / 1e9:.5f}", events.RATE, speed)
             self._held.append(batch)
-            if batch.time_ns >= self._next_ns:
-                lines.append(self._line())
+            # What finds no room is part of the next line.
+            if batch.time_ns >= self._next_ns and self._emit(*self._line()):
+                self._held.clear()
                 self._next_ns = batch.time_ns + _SPACING_NS
-        self._emit(lines)
 
     def finish(self) -> None:
         """Write the line of the batches that share one which wasn't due yet."""
-        if self._held:
-            self._emit([self._line()])
+        if self._held and not self._emit(*self._line()):
+            self._write(f"{self._line()[0]}\n")
 
-    def _emit(self, lines: Sequence[tuple[str, Event, float]]) -> None:
+    def _emit(self, text: str, event: Event, speed: float) -> bool:
         if self.silent:
-            return
+            return True
         if self._note:
-            for line in lines:
-                self._note(*line)
-        elif lines:
-            self._write("".join(f"{text}\n" for text, _, _ in lines))
+            return self._note(text, event, speed)
+        self._write(f"{text}\n")
+        return True
 
     def _line(self) -> tuple[str, Event, float]:
-        held, self._held = self._held, []
+        held = self._held
         last = held[-1]
         reads = sum(batch.reads for batch in held)
         frames = sum(batch.frames for batch in held)
