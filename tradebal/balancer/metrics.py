@@ -161,7 +161,7 @@ class BalancerCollector(Collector):
         samples = self._samples
         yield samples.lag.family(
             "tradebal_provider_lag_seconds",
-            "Time from a trade's own time stamp to its receipt, in seconds, of at most 50 trades a second. It has the "
+            "Time from a trade's own time stamp to its receipt, in seconds, of at most 25 trades a second. It has the "
             "difference between the provider's clock and this machine's in it; less than none counts as none.",
         )
         yield GaugeMetricFamily(

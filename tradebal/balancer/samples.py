@@ -12,8 +12,8 @@ from tradebal.histogram import Histogram
 from tradebal.router.interface import Sample
 from tradebal.trade_time import time_ns
 
-SPACING_NS = 20_000_000
-"""Time between two samples, in nanoseconds: 50 a second cost the data path a thousandth of its time."""
+SPACING_NS = 40_000_000
+"""Time between two samples, in nanoseconds: 25 a second cost the data path a thousandth of its time."""
 
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Buckets for the time that a trade was under way, in seconds."""
