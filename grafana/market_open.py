@@ -66,14 +66,14 @@ def _glance() -> list:
         figure(
             "Trades now",
             "Trades that come in per second, over the latest scrapes.",
-            "tps",
+            "si: trades/s",
             rate("tradebal_trades_total"),
             {None: BLUE},
         ),
         figure(
-            "Highest of 8192, today",
+            "Highest today",
             "The highest rate at which 8192 trades in a row came in since midnight in New York.",
-            "tps",
+            "si: trades/s",
             f"max(max_over_time(tradebal_batch_rate_highest_minute{{{ON}}}[$__range]))",
             {None: BLUE},
             today=True,
@@ -94,7 +94,7 @@ def _glance() -> list:
             decimals=1,
         ),
         figure(
-            "Dropped, today",
+            "Dropped today",
             "Trades lost since midnight in New York because a worker was too slow for too long.",
             "short",
             f"sum(max_over_time(tradebal_shard_dropped_trades_total{{{ON}}}[$__range]))",
@@ -102,7 +102,7 @@ def _glance() -> list:
             today=True,
         ),
         figure(
-            "Missed, today",
+            "Missed today",
             "Time since midnight in New York for which there was no connection between two that were live.",
             "s",
             f"sum(max_over_time(tradebal_upstream_gap_seconds_total{{{ON}}}[$__range]))",
@@ -117,7 +117,7 @@ def _incoming() -> list:
         lines(
             "Trades",
             "Trades routed per second, and the extremes of the rate over 8192 trades within the last minute.",
-            "tps",
+            "si: trades/s",
             (rate("tradebal_trades_total", "instance"), "{{instance}}"),
             (f"max(tradebal_batch_rate_highest_minute{{{ON}}}) > 0", "highest of 8192, last minute"),
             (f"min(tradebal_batch_rate_lowest_minute{{{ON}}} > 0)", "lowest of 8192, last minute"),
@@ -127,7 +127,7 @@ def _incoming() -> list:
         heat(
             "Rate of each 8192 trades",
             "How fast 8192 trades in a row came: each column a moment, darker where more batches had that rate.",
-            "tps",
+            "si: trades/s",
             "tradebal_batch_rate",
             width=12,
         ),
@@ -235,7 +235,7 @@ def _balance() -> list:
         figure(
             "Latest of 8192",
             "The rate of the latest batch of 8192 trades.",
-            "tps",
+            "si: trades/s",
             f"max(tradebal_batch_rate_last{{{ON}}})",
             {None: BLUE},
             width=6,
@@ -243,7 +243,7 @@ def _balance() -> list:
         figure(
             "Highest of 8192 since the start",
             "The highest rate of a batch since the balancer started.",
-            "tps",
+            "si: trades/s",
             f"max(tradebal_batch_rate_highest{{{ON}}})",
             {None: BLUE},
             width=6,
@@ -251,7 +251,7 @@ def _balance() -> list:
         figure(
             "Lowest of 8192 since the start",
             "The lowest rate of a batch since the balancer started.",
-            "tps",
+            "si: trades/s",
             f"min(tradebal_batch_rate_lowest{{{ON}}})",
             {None: BLUE},
             width=6,
@@ -273,7 +273,7 @@ def _shards() -> list:
         lines(
             "Trades by shard",
             "Trades routed to each shard per second, stacked: the top edge is all of them.",
-            "tps",
+            "si: trades/s",
             (rate("tradebal_shard_trades_total", "shard"), "shard {{shard}}"),
             stacked=True,
         ),
@@ -314,7 +314,7 @@ def _workers() -> list:
         lines(
             "Handled",
             "Trades that each worker handed to its handler per second, stacked.",
-            "tps",
+            "si: trades/s",
             (rate("tradebal_worker_trades_total", "shard"), "worker {{shard}}"),
             stacked=True,
             width=12,

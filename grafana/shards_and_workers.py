@@ -61,7 +61,7 @@ def _one() -> list:
         lines(
             "Trades in and out",
             "Trades per second: routed to the shard, and handed to the worker's handler.",
-            "tps",
+            "si: trades/s",
             (rate("tradebal_shard_trades_total", "shard", _THIS), "routed"),
             (rate("tradebal_worker_trades_total", "shard", _THIS), "handled"),
             width=6,
