@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import pytest
 
@@ -48,15 +49,16 @@ def test_a_change_during_login_is_told_once_it_is_through():
 
     def dialogue(connection):
         topics = massive_login(connection)
-        changed.append(True)
+        assert changed.wait(20)
         for topic in topics:
             connection.send(status("success", f"subscribed to: {topic}"))
         heard.extend(json.loads(message) for message in connection)
 
-    changed = []
+    changed = threading.Event()
     with provider(dialogue) as url, owner(url, subscribe=("T.A",)) as client:
         client.run_until_phase(Phase.LOGIN)
         client.link.reconfigure(dataclasses.replace(feed(url), subscribe=("T.B",)))
+        changed.set()
         client.run_until(lambda: len(heard) == 2, "both messages")
         client.stop()
     assert [message["action"] for message in heard] == ["subscribe", "unsubscribe"]
