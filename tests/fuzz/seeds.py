@@ -64,6 +64,8 @@ MESSAGES = {
     "blocks-of-backslashes": b'[{"ev":"T","x":"' + b"\\\\" * 40 + b'\\"","sym":"A"},' + TRADE + b"]",
     "long-trade": b'[{"ev":"T","sym":"A","x":"' + b"y" * 300 + b'"},' + TRADE + b"]",
     "long-line-then-line-feed": b'[{"ev":"T","sym":"A","x":"' + b"y" * 130 + b'"},\n' + TRADE + b"]",
+    "symbols-that-differ-in-zeros": b"[%s]"
+    % b",".join(b'{"ev":"T","sym":"A%s"}' % (b"\x00" * zeros) for zeros in (0, 1, 2, 3, 4, 5, 6, 0)),
 }
 
 ENVELOPES = {
