@@ -66,9 +66,9 @@ class Client(Contender):
 
 
 OURS = Balancer("tradebal", "tradebal balancer")
-FLOOR = Floor("floor", "recv → write, split", websocket=False, by_shard=False)
-ROTATE = Floor("rotate", "recv → write, in turn", websocket=False, by_shard=False, way="rotate")
+FLOOR = Floor("floor", "bare recv → write, split", websocket=False, by_shard=False)
+ROTATE = Floor("rotate", "bare recv → write, in turn", websocket=False, by_shard=False, way="rotate")
 NAIVE = Client("naive", "websocket-client + orjson", script="naive_client.py", way="plain")
-TUNED = Client("tuned", "the same, tuned", script="naive_client.py", way="tuned")
+TUNED = Client("tuned", "websocket-client, tuned", script="naive_client.py", way="tuned")
 PICOWS = Client("picows", "picows + orjson", script="picows_client.py")
 PYTHON = Balancer("python", "tradebal, Python router", router="python")

@@ -205,7 +205,7 @@ def _latency(values: Sequence[Latency]) -> list[str]:
 
 
 def _burst(bursts: Sequence[Burst]) -> list[str]:
-    rows = [[burst.name, f"{burst.trades:,}", f"{burst.behind:.2f} s", f"{burst.late:.2f} s"] for burst in bursts]
+    rows = [[burst.name, f"{burst.trades:,}", f"{burst.behind:.3f} s", f"{burst.late:.3f} s"] for burst in bursts]
     return [
         "## Burst",
         f"The market's open up to {PEAK:,} trades/s, {WORKERS} workers that count (the naive client counts by itself): "

@@ -114,10 +114,11 @@ def _check(wanted: list[str], contenders: list[Contender], *, quick: bool) -> No
             raise BenchError(
                 f"{' and '.join(missing)} missing; to get what is compared with: pip install -e '.[bench]'"
             )
-    try:
-        from tradebal import _core  # noqa: F401
-    except ImportError as error:
-        raise BenchError(f"the C core isn't there ({error}); see README.md for how to get it") from None
+    if wanted != ["throughput"] or OURS in contenders:
+        try:
+            from tradebal import _core  # noqa: F401
+        except ImportError as error:
+            raise BenchError(f"the C core isn't there ({error}); see README.md for how to get it") from None
     if not quick and os.getloadavg()[0] > 0.5:
         _say(f"warning: other programs are at work (load average {os.getloadavg()[0]:.1f}); latencies will be off")
 

@@ -13,6 +13,7 @@ typedef struct {
     bytes batches;
     bytes *shards;
     bool pumping;
+    u8 *poisoned; /* from here to the receive buffer's end */
 } run;
 
 /* Zeroed memory that ends where reading on is a segmentation fault; always the same, since mapping it takes long. */
@@ -38,14 +39,21 @@ static core *make(const core_options *options)
     const uint64_t size = core_size(options);
     core *c = (core *)(void *)block_of(size);
     core_init(c, size, options);
-    /* Bytes that were not received, beyond what wide loads may touch, are not to be looked at. */
-    ASAN_POISON_MEMORY_REGION(at_offset(c, c->receive + PADDING), RECEIVE_SIZE);
     return c;
 }
 
-static void unmake(core *c)
+/* Bytes that were not received, beyond what wide loads may touch, are not to be looked at; not even where earlier ones
+ * were. */
+static void poison_from(run *r, u8 *from)
 {
-    ASAN_UNPOISON_MEMORY_REGION(at_offset(c, c->receive + PADDING), RECEIVE_SIZE);
+    u8 *const end = at_offset(r->c, r->c->receive + RECEIVE_SIZE + PADDING);
+    if (!r->poisoned)
+        r->poisoned = end;
+    if (from < r->poisoned)
+        ASAN_POISON_MEMORY_REGION(from, (size_t)(r->poisoned - from));
+    else
+        ASAN_UNPOISON_MEMORY_REGION(r->poisoned, (size_t)(from - r->poisoned));
+    r->poisoned = from;
 }
 
 static void take(run *r, uint32_t number, size_t count)
@@ -106,7 +114,7 @@ static void receive(run *r, const uint8_t *data, size_t size, uint8_t garbage)
         const size_t count = size < space_size ? size : space_size;
         const u8 *receive = at_offset(c, c->receive);
         if (space >= receive && space < receive + RECEIVE_SIZE)
-            ASAN_UNPOISON_MEMORY_REGION(space, count + PADDING);
+            poison_from(r, space + count + PADDING);
         memcpy(space, data, count);
         memset(space + count, garbage, PADDING < space_size - count ? PADDING : space_size - count);
         core_received(c, count);
@@ -142,9 +150,10 @@ static void call(run *r, random_numbers *random)
 uint64_t drive(const test_case *of, unsigned chunking, uint8_t garbage, bytes *result)
 {
     bytes shards[MAX_SHARDS] = {0};
-    run r = {make(&of->options), result, {0}, shards, false};
+    run r = {make(&of->options), result, {0}, shards, false, NULL};
     const core_counters *t = &r.c->total;
     random_numbers random = {of->seed};
+    poison_from(&r, at_offset(r.c, r.c->receive + PADDING));
     for (size_t i = 0; i < of->connections_count; i++) {
         const bytes *stream = of->connections + i;
         if (i)
@@ -170,7 +179,6 @@ uint64_t drive(const test_case *of, unsigned chunking, uint8_t garbage, bytes *r
         bytes_add(result, "\n", 1);
         bytes_free(shards + i);
     }
-    const uint64_t reads = t->reads;
-    unmake(r.c);
-    return reads;
+    poison_from(&r, at_offset(r.c, r.c->receive + RECEIVE_SIZE + PADDING));
+    return t->reads;
 }

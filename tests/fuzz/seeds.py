@@ -64,6 +64,8 @@ MESSAGES = {
     "blocks-of-backslashes": b'[{"ev":"T","x":"' + b"\\\\" * 40 + b'\\"","sym":"A"},' + TRADE + b"]",
     "long-trade": b'[{"ev":"T","sym":"A","x":"' + b"y" * 300 + b'"},' + TRADE + b"]",
     "long-line-then-line-feed": b'[{"ev":"T","sym":"A","x":"' + b"y" * 130 + b'"},\n' + TRADE + b"]",
+    "symbols-that-differ-in-zeros": b"[%s]"
+    % b",".join(b'{"ev":"T","sym":"A%s"}' % (b"\x00" * zeros) for zeros in (0, 1, 2, 3, 4, 5, 6, 0)),
 }
 
 ENVELOPES = {
@@ -135,6 +137,8 @@ STREAMS = {
     "length-2-63-less-1": server.frame(server.TEXT, length=(1 << 63) - 1, length_size=8),
     "sum-too-long": server.frame(server.TEXT, b"x" * 40, fin=False) + server.frame(server.CONTINUATION, b"x" * 40),
     "longer-than-the-receive-buffer": server.frame(server.BINARY, b"[" + TRADE + b",", length=300_000),
+    "fewer-brackets-than-before": server.text(b'[{"x":"' + b"y" * 600 + b'","z":[1]},{"z":[1]}]')
+    + server.text(b'[{"ev":"T","sym":"A"'),
 }
 
 
