@@ -80,3 +80,14 @@ def test_files_that_are_none_of_ours_are_left_out(registry, tmp_path):
 
 def test_missing_directory_has_no_units(tmp_path):
     assert metrics.read(tmp_path / "nothing") == {}
+
+
+def test_reading_a_part_gives_those_samples_only(registry, tmp_path):
+    Counter("tradebal_things", "Things.", registry=registry).inc(2)
+    Counter("tradebal_other", "Other.", registry=registry).inc(3)
+    Publisher(registry, tmp_path, "worker-0").publish()
+    (tmp_path / "garbage.prom").write_text("tradebal_things_total is no number\n")
+    units = metrics.read(tmp_path, ("tradebal_things",))
+    assert list(units) == ["worker-0"]
+    assert metrics.value(units["worker-0"], "tradebal_things_total") == 2
+    assert metrics.value(units["worker-0"], "tradebal_other_total") == 0

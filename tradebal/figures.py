@@ -105,10 +105,29 @@ class Rates:
     """The same, of the 99th percentile."""
 
 
+_READ = (
+    "tradebal_batch_rate_",
+    "tradebal_build_info",
+    "tradebal_connect",
+    "tradebal_disconnects_total",
+    "tradebal_last_data_",
+    "tradebal_provider_lag_seconds_bucket",
+    "tradebal_received_bytes_total",
+    "tradebal_rejects_total",
+    "tradebal_shard_",
+    "tradebal_top_symbol_trades",
+    "tradebal_trades_total",
+    "tradebal_upstream_gap_seconds_total",
+    "tradebal_worker_handler_exceptions_total",
+    "tradebal_worker_trades_total",
+)
+"""What the names of the samples begin with that `read` looks at."""
+
+
 def read(directory: Path) -> Figures | None:
     """Read the figures from a system's metrics directory; None where no balancer has published."""
     at = published(directory)
-    units = metrics.read(directory)
+    units = metrics.read(directory, _READ)
     balancer = units.get("balancer")
     if balancer is None or not at:
         return None

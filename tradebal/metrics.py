@@ -143,10 +143,15 @@ def read_texts(directory: Path) -> dict[str, tuple[float, str]]:
     return texts
 
 
-def read(directory: Path) -> dict[str, list[Metric]]:
-    """Return what each unit last published, by unit name; files that are half-written or foreign are left out."""
+def read(directory: Path, only: tuple[str, ...] = ()) -> dict[str, list[Metric]]:
+    """Return what each unit last published, by unit name; files that are half-written or foreign are left out.
+
+    With `only`, nothing but the samples whose names begin so, without their types: much faster with many units.
+    """
     units = {}
     for unit, (_, text) in read_texts(directory).items():
+        if only:
+            text = "".join(f"{line}\n" for line in text.split("\n") if line.startswith(only))
         try:
             units[unit] = list(text_string_to_metric_families(text))
         except (ValueError, KeyError, IndexError):
