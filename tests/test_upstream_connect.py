@@ -146,6 +146,7 @@ def test_tls_with_a_private_authority_works_by_name_with_sni(authority, named):
     with provider(massive, tls=server) as url, owner(named(url), ca_file=authority.file) as it:
         it.run_until(it.trades, "a trade")
         assert it.link.connection.tls
+        assert it.link.tls == "user"
         assert asked_for == ["provider.test"]
 
 

@@ -116,6 +116,7 @@ def test_silence_is_answered_by_a_ping_and_a_pong_keeps_the_connection():
             it.advance(60)
             it.run_until(lambda count=count: kinds(it).count(EventKind.PONG) == count, "a pong")
         assert it.link.connected
+        assert it.link.round_trips.count == 3
         assert it.link.next_deadline() - it.now() > 50
 
 
@@ -321,9 +322,12 @@ def test_outage_runs_from_the_last_data_before_the_loss_to_the_first_answer_afte
             clock[0] = 200
             it.link.connection.send_text("go")
             it.run_until_lost("closed")
+            assert it.link.live_since_ns == 0
             clock[0] = 300
             it.run_until(lambda: it.link.connects == 2, "the second connection")
             assert it.outages == [(200, 300)]
+            assert (it.link.gaps, it.link.gap_seconds) == (1, 1e-7)
+            assert it.link.live_since_ns == 300
         finally:
             it.link.close()
 
@@ -348,6 +352,7 @@ def test_first_connection_ends_no_outage():
     with raw_server(refuse, after_login(stay)) as url, owner(url) as it:
         it.run_until_phase(Phase.LIVE)
         assert it.outages == []
+        assert it.link.gaps == 0
 
 
 def test_trades_that_come_after_the_loss_was_reported_are_not_missing():
