@@ -7,8 +7,8 @@
 static const uint32_t shard_counts[] = {4, 1, 2, 3, 7, 8, 20, 100};
 static const uint64_t max_messages[] = {LARGEST_MESSAGE, 60, 300, 70000};
 static const uint32_t chunk_limits[] = {4, 60, 1000, 70000};
-static const size_t repeated_sizes[2][4] = {{1000, 4000, 10000, 70000}, {40000, 70000, 140000, 300000}};
-static const size_t most_repeated[2][4] = {{100, 200, 400, 800}, {1000, 2000, 3000, 9000}};
+static const size_t repeated_sizes[2][4] = {{1000, 4000, 10000, 70000}, {40000, 70000, 140000, 360000}};
+static const size_t most_repeated[2][4] = {{100, 200, 400, 800}, {1000, 2000, 3000, 17000}};
 static const size_t edges[] = {64, 192, 32 << 10, 64 << 10};
 static const size_t long_counts[2][3] = {{3, 2, 1}, {2, 1, 1}};
 static const size_t long_sizes[2][3] = {{300, 5000, 70000}, {600000, MAX_RECORD, MAX_RECORD + 1}};
@@ -203,8 +203,17 @@ static void make_connections(test_case *made, const uint8_t *payload, size_t siz
         if (count > most_repeated[large][amount])
             count = most_repeated[large][amount];
         for (size_t i = 0; i < count; i++) {
-            add_literal(&message, i ? "," : "[");
+            add_literal(&message, message.size ? "," : "[");
             bytes_add(&message, payload, size);
+            if (amount == 2) {
+                add_literal(&message, "]");
+                add_frame(stream, OP_TEXT, true, message.data, message.size);
+                message.size = 0;
+            }
+        }
+        if (amount == 2) {
+            bytes_free(&message);
+            return;
         }
         add_literal(&message, "]");
         break;
@@ -224,10 +233,14 @@ static void make_connections(test_case *made, const uint8_t *payload, size_t siz
             return;
         }
         for (size_t i = 0; i < long_counts[large][amount - 1]; i++) {
-            add_literal(&message, i ? "," : "[");
+            add_literal(&message, "[");
             add_long(&message, payload, size, long_sizes[large][amount - 1], of);
+            add_literal(&message, "]");
+            add_frame(stream, OP_TEXT, true, message.data, message.size);
+            message.size = 0;
         }
-        add_literal(&message, "]");
+        bytes_free(&message);
+        return;
     }
     add_frame(stream, opcode, true, message.data, message.size);
     bytes_free(&message);

@@ -38,8 +38,8 @@ MAX_MESSAGES = ((4 << 20) - 256, 60, 300, 70_000)
 
 _MOST_CHUNKS = 1024
 _CHUNK_LIMITS = (4, 60, 1000, 70_000)
-_REPEATED_SIZES = ((1000, 4000, 10_000, 70_000), (40_000, 70_000, 140_000, 300_000))
-_MOST_REPEATED = ((100, 200, 400, 800), (1000, 2000, 3000, 9000))
+_REPEATED_SIZES = ((1000, 4000, 10_000, 70_000), (40_000, 70_000, 140_000, 360_000))
+_MOST_REPEATED = ((100, 200, 400, 800), (1000, 2000, 3000, 17_000))
 _EDGES = (64, 192, 32 << 10, 64 << 10)
 _LONG_RECORDS = (((3, 300), (2, 5000), (1, 70_000)), ((2, 600_000), (1, MAX_RECORD), (1, MAX_RECORD + 1)))
 
@@ -104,6 +104,8 @@ def _connections(
             return [_fragmented(payload, amount, random)]
         case 4:
             count = min(_REPEATED_SIZES[large][amount] // (len(payload) + 1) + 1, _MOST_REPEATED[large][amount])
+            if amount == 2:
+                return [server.frame(server.TEXT, b"[" + payload + b"]") * count]
             return [server.frame(server.TEXT, b"[" + b",".join([payload] * count) + b"]")]
         case 5:
             return [server.frame(server.TEXT, _at_edge(payload, _EDGES[amount], rule))]
@@ -113,7 +115,7 @@ def _connections(
         middle = len(payload) // 2
         return [payload[:middle], payload[middle:]]
     count, size = _LONG_RECORDS[large][amount - 1]
-    return [server.frame(server.TEXT, b"[" + b",".join([_long(payload, size, rule)] * count) + b"]")]
+    return [server.frame(server.TEXT, b"[" + _long(payload, size, rule) + b"]") * count]
 
 
 def _fragmented(payload: bytes, amount: int, random: RandomNumbers) -> bytes:

@@ -183,6 +183,9 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for amount in range(1, 4):
         yield f"long-{amount}", header(19, 1, LONG, amount=amount) + b'"x":1'
         yield f"longest-{amount}", header(0, 1 | LARGE, LONG, amount=amount) + b'"x":1'
+    yield "many-messages", header(23, 1 | LARGE, REPEATED, amount=2) + b",".join([TRADE] * 5)
+    for chunking in (203, 211, 219):
+        yield f"taken-by-parts-{chunking}", header(chunking, 1 | LARGE, LONG, amount=1, shards=1) + b'"x":1'
     yield "many-trades", header(0, 1 | LARGE, REPEATED, amount=3) + TRADE
     yield "reset-in-a-frame", header(0, 1, LONG) + server.text(b"[" + TRADE + b"]") + b"\x01\x01"
 
