@@ -266,22 +266,20 @@ def check_receive_buffers() -> Iterator[Finding]:
 
 def check_kernel_tls() -> Iterator[Finding]:
     """Whether the kernel could decrypt; only told, as nothing depends on it."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(1)
-        with socket.create_connection(server.getsockname(), timeout=5) as client:
-            try:
-                client.setsockopt(socket.IPPROTO_TCP, _TCP_ULP, b"tls")
-            except OSError as error:
-                reason = "module tls isn't loaded" if error.errno == errno.ENOENT else error.strerror
-                yield Finding(
-                    Level.OK,
-                    "kernel TLS",
-                    f"not here ({reason}); not needed: OpenSSL decrypts",
-                    f"{_sudo()}modprobe tls",
-                )
-            else:
-                yield Finding(Level.OK, "kernel TLS", "available")
+    fix = ""
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=5) as client,
+        ):
+            client.setsockopt(socket.IPPROTO_TCP, _TCP_ULP, b"tls")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOENT:
+            reason, fix = "module tls isn't loaded", f"{_sudo()}modprobe tls"
+        yield Finding(Level.OK, "kernel TLS", f"not here ({reason}); not needed: OpenSSL decrypts", fix)
+    else:
+        yield Finding(Level.OK, "kernel TLS", "available")
 
 
 def check_router() -> Iterator[Finding]:
