@@ -60,6 +60,8 @@ def main() -> int:
     version = stage_python(arguments.python)
     stage_system()
     stage_documents(arguments.version, version)
+    for path in [STAGE, *STAGE.rglob("*")]:
+        os.utime(path, (int(epoch), int(epoch)), follow_symlinks=False)
     arguments.output.mkdir(parents=True, exist_ok=True)
     minor = int(version.partition(".")[2])
     values = {
