@@ -50,7 +50,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", default="/usr/bin/python3", help="the distribution's, which the packages will use")
     parser.add_argument("--output", type=Path, default=SOURCE / "dist", help="where the packages go (default: dist)")
-    parser.add_argument("--version", default=tradebal.__version__, help="for a test of upgrades")
     arguments = parser.parse_args()
     shutil.rmtree(STAGE, ignore_errors=True)
     # Staged directories are installed with the modes that they have here.
@@ -59,7 +58,7 @@ def main() -> int:
     print(f"staging {ROOT}", flush=True)
     version = stage_python(arguments.python)
     stage_system()
-    stage_documents(arguments.version, version)
+    stage_documents(version)
     for path in [STAGE, *STAGE.rglob("*")]:
         os.utime(path, (int(epoch), int(epoch)), follow_symlinks=False)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -71,7 +70,7 @@ def main() -> int:
         "python": version,
         "python_after": f"3.{minor + 1}",
         "stage": STAGE.relative_to(SOURCE),
-        "version": arguments.version,
+        "version": tradebal.__version__,
     }
     recipe = STAGE / "nfpm.yaml"
     recipe.write_text(string.Template((HERE / "nfpm.yaml").read_text()).substitute(values))
@@ -111,8 +110,8 @@ def stage_python(python: str) -> str:
     link.parent.mkdir(parents=True)
     link.symlink_to("../lib/tradebal/bin/tradebal")
     _tidy(packages)
-    if not list((packages / "tradebal").glob("_core*.so")):
-        raise SystemExit("the C core wasn't built: are gcc and the Python headers (python3-dev) here?")
+    if not list((packages / "tradebal").glob("_corelib*.so")):
+        raise SystemExit("the C core wasn't built: is gcc here?")
     compiling = [python, "-m", "compileall", "-q", "-s", ROOT, "-p", "/", "--invalidation-mode", "checked-hash"]
     subprocess.run([*compiling, HOME / "lib"], check=True)
     interpreter.unlink()
@@ -139,15 +138,16 @@ def stage_system() -> None:
     configuration.write_text(_run(sys.executable, HERE / "make_config.py"))
 
 
-def stage_documents(version: str, python: str) -> None:
+def stage_documents(python: str) -> None:
     """Write manual pages, changelog and copyright."""
     pages = STAGE / "man"
     subprocess.run([sys.executable, HERE / "make_manual.py", pages], check=True)
     for page in [*pages.iterdir(), *(HERE / "man").iterdir()]:
         _compressed(f"usr/share/man/man{page.suffix[1:]}/{page.name}.gz", page.read_bytes())
     date = _run("date", "--utc", "--rfc-email", f"--date=@{os.environ['SOURCE_DATE_EPOCH']}").strip()
+    version = tradebal.__version__
     author = "The tradebal authors <tradebal@users.noreply.github.com>"
-    changes = f"tradebal ({version}) stable; urgency=medium\n\n  * Version {version}.\n\n -- {author}  {date}\n"
+    changes = f"tradebal ({version}-1) stable; urgency=medium\n\n  * Version {version}.\n\n -- {author}  {date}\n"
     # The time inside would make two builds differ.
     (STAGE / "changelog.Debian.gz").write_bytes(gzip.compress(changes.encode(), mtime=0))
     (ROOT / _DOC).mkdir(parents=True, exist_ok=True)
