@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | fuzz | sanitize | clean
+# make setup | demo | test | lint | bench | package | fuzz | sanitize | clean
 # Needs python3 (3.11 or newer), gcc and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CORE   := $(wildcard tradebal/_native/*.[ch])
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench package clean
 
 setup: $(READY)
 
@@ -29,6 +29,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python bench/run.py
+
+# For this distribution's Python; the packages lie in dist/ then.
+package: setup
+	@$(BIN)/python packaging/make_package.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info tradebal/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
