@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CORE   := $(wildcard tradebal/_native/*.[ch])
 
-.PHONY: setup demo test lint bench package clean
+.PHONY: setup demo test lint bench package fuzz sanitize clean
 
 setup: $(READY)
 
@@ -28,11 +28,22 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
+	@$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python bench/run.py
 
 # For this distribution's Python; the packages lie in dist/ then.
 package: setup
 	@$(BIN)/python packaging/make_package.py
+
+# Seconds of fuzzing: make fuzz FOR=3600. Needs clang (apt-get install clang).
+FOR ?= 600
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds $(FOR)
+
+# The routers' tests on a core built with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: setup
+	tests/fuzz/sanitize.sh $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info tradebal/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

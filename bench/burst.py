@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import struct
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import flow
-from harness import BenchError, compile_programs
+from harness import BenchError, compile_programs, run_as_command
 
 WORKERS = 4
 PEAK = 800_000
@@ -79,7 +78,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_as_command(main)

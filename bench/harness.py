@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 4.2.2
 
 class BenchError(Exception):
     """A run that can't be made, or whose output is wrong."""
+
+
+def run_as_command(main: Callable[[], int]) -> None:
+    """End the process with what `main` returns; a run that failed with one line that says why."""
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def compile_programs(*names: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import block
-from harness import OUT, BenchError
+from harness import OUT, BenchError, run_as_command
 
 PER_FRAME = (128, 15, 3)
 _SHARDS = 8
@@ -121,7 +121,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_as_command(main)

@@ -9,7 +9,6 @@ import argparse
 import re
 import statistics
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import flow
-from harness import BenchError, compile_programs
+from harness import BenchError, compile_programs, run_as_command
 
 RATES = ((2_000, 3), (50_000, 15))
 """Trades/s, and the trades a frame that go with it on a real day."""
@@ -102,7 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_as_command(main)

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import os
 import selectors
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import block
 import flow
 from contenders import OURS
-from harness import BenchError, compile_programs, cpu_seconds, measure
+from harness import compile_programs, cpu_seconds, measure, run_as_command
 
 RATE, PER_FRAME, SHARDS = 2_000, 3, 8
 
@@ -102,7 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_as_command(main)

@@ -1,6 +1,6 @@
 """Runs all benchmarks in one go, and writes bench/RESULTS.md and bench/throughput.svg.
 
-python bench/run.py            everything; about ten minutes
+python bench/run.py            everything; at least ten minutes
 python bench/run.py --quick    each part once with little data: is all of it still right?
 python bench/run.py --only throughput --shards 8 --per-frame 128,3 --rounds 3 --no-write
 """
@@ -22,7 +22,7 @@ import latency
 import quiet
 import report
 from contenders import FLOOR, NAIVE, OURS, PICOWS, PYTHON, ROTATE, TUNED
-from harness import BenchError, Contender, Result, compile_programs, measure
+from harness import BenchError, Contender, Result, compile_programs, measure, run_as_command
 
 PARTS = ("throughput", "instructions", "latency", "burst", "quiet")
 CONTENDERS = (OURS, FLOOR, ROTATE, NAIVE, TUNED, PICOWS, PYTHON)
@@ -159,9 +159,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_as_command(main)

@@ -103,7 +103,7 @@ def _head(name: str, section: int, what: str) -> Iterator[str]:
 
 def _command(name: str) -> Iterator[str]:
     module = importlib.import_module(f"tradebal.commands.{name}")
-    parser = argparse.ArgumentParser(prog=f"tradebal {name}", description=module.HELP, add_help=False)
+    parser = argparse.ArgumentParser(prog=f"tradebal {name}", add_help=False)
     module.configure(parser)
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
     yield f".SS {_escape(name)}"

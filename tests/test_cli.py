@@ -25,7 +25,7 @@ def command(monkeypatch):
 
     def put(run, configure=lambda parser: None):
         module = types.ModuleType("tradebal.commands.check")
-        module.HELP, module.configure, module.run = "a test", configure, run
+        module.configure, module.run = configure, run
         monkeypatch.setitem(sys.modules, "tradebal.commands.check", module)
 
     return put

@@ -17,7 +17,7 @@ def test_a_reload_takes_over_subscriptions_and_keeps_the_connection(tmp_path):
         before = machine.main_pid("tradebal-balancer.service")
         machine.run("systemctl", "reload", "tradebal-balancer.service")
         until(lambda: machine.journal(f"MESSAGE_ID={events.RELOADED.message_id}"), "the reload")
-        waiting = machine.journal(f"MESSAGE_ID={events.NOT_RELOADED.message_id}")[0]
+        waiting = until(lambda: machine.journal(f"MESSAGE_ID={events.NOT_RELOADED.message_id}"), "what waits")[0]
         assert waiting["KEYS"] == "shards.pin"
         assert machine.main_pid("tradebal-balancer.service") == before
         until(lambda: machine.show("tradebal-balancer", "ActiveState") == "active", "the reload's end")

@@ -15,7 +15,9 @@ def test_the_target_starts_all_and_every_trade_is_counted_end_to_end(tmp_path):
         machine.simulate("--session", "steady", "--rate", "20000", "--trades", "30000")
         machine.start()
         assert set(machine.states("ActiveState", "NRestarts").values()) == {"active 0"}
+        # Each unit publishes at its own time, once a second.
         machine.await_value("tradebal_worker_trades_total", 30_000)
+        machine.await_value("tradebal_trades_total", 30_000)
         assert machine.value("tradebal_worker_trades_total") == machine.value("tradebal_trades_total") == 30_000
         page = machine.run("/usr/bin/python3", "-c", FETCH, "http://127.0.0.1:9570/metrics")
         assert 'tradebal_up{unit="worker-2"} 1' in page

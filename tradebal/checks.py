@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tradebal.balancer import fifos
 from tradebal.config import Config, feed_key
 from tradebal.errors import UserError
 from tradebal.kinds import write_size
@@ -139,7 +140,7 @@ def check_directory(key: str, directory: Path, *, fifos: bool = False, own: Path
 
 def check_lock(directory: Path) -> Iterator[Finding]:
     """Whether a balancer holds the directory (it keeps balancer.lock locked by flock(2))."""
-    path = directory / "balancer.lock"
+    path = directory / fifos.LOCK_NAME
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -266,22 +267,20 @@ def check_receive_buffers() -> Iterator[Finding]:
 
 def check_kernel_tls() -> Iterator[Finding]:
     """Whether the kernel could decrypt; only told, as nothing depends on it."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(1)
-        with socket.create_connection(server.getsockname(), timeout=5) as client:
-            try:
-                client.setsockopt(socket.IPPROTO_TCP, _TCP_ULP, b"tls")
-            except OSError as error:
-                reason = "module tls isn't loaded" if error.errno == errno.ENOENT else error.strerror
-                yield Finding(
-                    Level.OK,
-                    "kernel TLS",
-                    f"not here ({reason}); not needed: OpenSSL decrypts",
-                    f"{_sudo()}modprobe tls",
-                )
-            else:
-                yield Finding(Level.OK, "kernel TLS", "available")
+    fix = ""
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=5) as client,
+        ):
+            client.setsockopt(socket.IPPROTO_TCP, _TCP_ULP, b"tls")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOENT:
+            reason, fix = "module tls isn't loaded", f"{_sudo()}modprobe tls"
+        yield Finding(Level.OK, "kernel TLS", f"not here ({reason}); not needed: OpenSSL decrypts", fix)
+    else:
+        yield Finding(Level.OK, "kernel TLS", "available")
 
 
 def check_router() -> Iterator[Finding]:
@@ -339,24 +338,12 @@ def _try_pipes(count: int, size: int) -> int:
     try:
         for _ in range(count):
             descriptors += os.pipe()
-        while size > _PAGE and not all(_resize(fd, size) for fd in descriptors[::2]):
-            for fd in descriptors[::2]:
-                _resize(fd, _PAGE)
-            size //= 2
-        return size
+        return min(size, fifos.enlarge(descriptors[::2], size))
     except OSError:  # too many open files, which is another check's finding
         return size
     finally:
         for fd in descriptors:
             os.close(fd)
-
-
-def _resize(fd: int, size: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-        return bool(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) >= size)
-    except OSError:
-        return False
 
 
 def _ring_size(wanted: int) -> int:

@@ -88,7 +88,6 @@ def _run(argv: list[str]) -> int:
         module = importlib.import_module(f"tradebal.commands.{name}")
         command = argparse.ArgumentParser(
             prog=f"tradebal {name}",
-            description=module.HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

@@ -129,7 +129,7 @@ class Demo:
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         return Config(
             feed=Feed(
-                url=f"{'wss' if self._tls else 'ws'}://localhost:{port}/stocks",
+                url=f"{'wss' if self._tls else 'ws'}://127.0.0.1:{port}/stocks",
                 ca_file=self._ca_file if self._tls else None,
             ),
             shards=Shards(count=self._workers, directory=self._run_directory),

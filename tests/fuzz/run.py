@@ -81,15 +81,16 @@ def fuzz(harness: Path, name: str, seconds: float, directories: list[Path], with
 
 
 def minimise(harness: Path, corpus: Path) -> None:
-    """Put into corpus/ the fewest inputs that add coverage to the seeds and regressions, to be committed."""
+    """Put into corpus/ the fewest inputs that reach what seeds and regressions don't, to be committed."""
     kept = HERE / "corpus"
+    kept.mkdir(exist_ok=True)
     merged = harness.parent / "merged"
     shutil.rmtree(merged, ignore_errors=True)
     shutil.copytree(HERE / "seeds", merged)
     for path in (HERE / "regressions").glob("*"):
         shutil.copy(path, merged)
     before = {path.name for path in merged.iterdir()}
-    quiet = ["-detect_leaks=0", "-max_len=400", "-set_cover_merge=1"]
+    quiet = ["-detect_leaks=0", "-max_len=400", "-set_cover_merge=1", "-use_counters=0"]
     subprocess.run([harness, *quiet, merged, kept, corpus], check=True, stderr=subprocess.DEVNULL)
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()

@@ -187,6 +187,9 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for chunking in (203, 211, 219):
         yield f"taken-by-parts-{chunking}", header(chunking, 1 | LARGE, LONG, amount=1, shards=1) + b'"x":1'
     yield "many-trades", header(0, 1 | LARGE, REPEATED, amount=3) + TRADE
+    # Fuzzing came upon these; they tell a core whose index goes on behind such a backslash, or past the last bracket.
+    yield "stray-backslash-then-brackets", header(1, 1, FRAGMENTS, amount=3) + b'{"ev":"{"k\\"e\\\\y:"A"},{"ev":"}]'
+    yield "line-feed-before-the-last-bracket", header(242, 1, LONG, amount=1, shards=6) + b"\n"
     yield "reset-in-a-frame", header(0, 1, LONG) + server.text(b"[" + TRADE + b"]") + b"\x01\x01"
 
 

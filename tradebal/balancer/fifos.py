@@ -19,7 +19,7 @@ from tradebal.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-_LOCK_NAME = "balancer.lock"
+LOCK_NAME = "balancer.lock"
 _FIFO_NAME = re.compile(r"shard-\d+\.fifo")
 _MODE = 0o640
 _SMALLEST_PIPE = 64 * 1024
@@ -39,7 +39,7 @@ class DirectoryLock:
         Raises UserError (exit code 3) naming the pid of the balancer that holds it, and UserError where the
         directory can't be made or written.
         """
-        path = directory / _LOCK_NAME
+        path = directory / LOCK_NAME
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -113,7 +113,7 @@ def create(directory: Path, count: int, pipe_size: int, parked: Mapping[int, int
         close(descriptors)
         hint = "raise the limit on open files (LimitNOFILE=, ulimit -n)" if error.errno == errno.EMFILE else ""
         raise UserError(f"{path}: can't make the FIFO: {error.strerror}", hint=hint) from None
-    capacity = _enlarge(descriptors, pipe_size)
+    capacity = enlarge(descriptors, pipe_size)
     _log.info("fifos: count=%d directory=%s asked=%d got=%d bytes each", count, directory, pipe_size, capacity)
     if capacity < pipe_size:
         _log.warning(
@@ -176,7 +176,7 @@ def _remove_stale(directory: Path, kept: set[Path]) -> None:
         _log.info("fifos: removed=%s left by an earlier run", path)
 
 
-def _enlarge(descriptors: Sequence[int], wanted: int) -> int:
+def enlarge(descriptors: Sequence[int], wanted: int) -> int:
     """Give all pipes the same size, the largest that the kernel grants every one of them; returns it in bytes.
 
     Pipes share one allowance per user (fs.pipe-user-pages-soft, pipe(7)): first come, first served would leave the

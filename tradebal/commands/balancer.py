@@ -7,8 +7,6 @@ import argparse
 from tradebal import log
 from tradebal.cli import add_config_argument
 
-HELP = "keep the one connection, and hand each trade to its shard"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""

@@ -11,8 +11,6 @@ from tradebal.config import dump, load_config
 from tradebal.log import wants_colour
 from tradebal.upstream.profiles import resolve
 
-HELP = "Print the effective configuration, then check this system; each finding comes with the command that fixes it."
-
 _EPILOG = """\
 Exit status: 0 ready, 1 something would stop a start, 2 the configuration can't be used.
 
@@ -27,6 +25,9 @@ _COLOURS = {Level.OK: "\x1b[32m", Level.WARN: "\x1b[33m", Level.FAIL: "\x1b[31m"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.description = (
+        "Print the effective configuration, then check this system; each finding comes with the command that fixes it."
+    )
     parser.epilog = _EPILOG
     add_config_argument(parser)
     parser.add_argument(

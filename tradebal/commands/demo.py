@@ -7,8 +7,6 @@ import logging
 import tempfile
 from pathlib import Path
 
-HELP = "a simulated market open, balanced before your eyes"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""

@@ -7,8 +7,6 @@ import argparse
 from tradebal import log
 from tradebal.cli import add_config_argument
 
-HELP = "serve the figures of all units to Prometheus"
-
 _EPILOG = """\
 examples:
   tradebal exporter

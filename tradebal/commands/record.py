@@ -11,8 +11,6 @@ from pathlib import Path
 from tradebal import kinds, log
 from tradebal.cli import add_config_argument
 
-HELP = "keep what a provider sends, with its times"
-
 _EPILOG = """\
 examples:
   TRADEBAL_FEED_KEY=… tradebal record monday.zst --duration 6.5h

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import signal
 import threading
 from datetime import date, time
@@ -15,8 +14,7 @@ from pathlib import Path
 
 from tradebal import log
 from tradebal.errors import UserError
-
-HELP = "be a provider that sends a recording again"
+from tradebal.market import output
 
 _EPILOG = """\
 examples:
@@ -93,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     log.setup("replay")
     authority = ThrowAwayAuthority(*({args.host} - {"0.0.0.0", "::"})) if args.tls else None  # noqa: S104
     if authority:
-        _write(args.ca_out, authority.pem)
+        output.write(args.ca_out, authority.pem)
     provider = Provider(
         tape,
         dialogue,
@@ -107,27 +105,17 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, signal.default_int_handler)
     with provider, contextlib.suppress(KeyboardInterrupt):
         if args.port_file:
-            _write(args.port_file, b"%d\n" % provider.port)
+            output.write(args.port_file, b"%d\n" % provider.port)
         print(f"listening: url={provider.url}", flush=True)
         done.wait()
     report = provider.report()
     if args.report:
-        _write(
+        output.write(
             args.report, json.dumps({"file": str(args.file), **dataclasses.asdict(report)}, indent=2).encode() + b"\n"
         )
     print(f"sent: trades={report.trades} frames={report.frames} bytes={report.bytes} clients={len(report.clients)}")
     whole = any(client.finished and not client.dropped for client in report.clients)
     return 1 if tape.damage or (args.once and not whole) else 0
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write the file at once and whole, so that whoever waits for it never reads half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
 
 
 def _speed(text: str) -> float | None:

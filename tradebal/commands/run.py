@@ -18,8 +18,6 @@ from tradebal.places import for_this_user
 from tradebal.supervisor import Supervisor
 from tradebal.units import units, written
 
-HELP = "Run balancer, workers and exporter in the foreground, restart what dies, and stop all in order at Ctrl-C."
-
 _EPILOG = """\
 Ctrl-C or SIGTERM stops the balancer first, then the workers, once they have read what is left, then the
 exporter; a second Ctrl-C kills what still runs. A user without root gets directories of their own where the
@@ -43,6 +41,9 @@ _ECHO = 0.5
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.description = (
+        "Run balancer, workers and exporter in the foreground, restart what dies, and stop all in order at Ctrl-C."
+    )
     parser.epilog = _EPILOG
     add_config_argument(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="instead of the configuration's shards.count")

@@ -8,8 +8,6 @@ from tradebal.cli import add_config_argument
 from tradebal.config import load_config, override
 from tradebal.router.symbols import shard_of
 
-HELP = "Print on which shard each symbol is, as the balancer would place it."
-
 _EPILOG = """\
 examples:
   tradebal shard SPY AAPL BRK.B
@@ -20,6 +18,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.description = "Print on which shard each symbol is, as the balancer would place it."
     parser.epilog = _EPILOG
     add_config_argument(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="number of shards (default: the configuration's)")

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import signal
 import ssl
 import tempfile
@@ -21,12 +20,11 @@ from typing import TYPE_CHECKING
 from tradebal import log
 from tradebal.errors import UserError
 from tradebal.kinds import RefusedError, Size
+from tradebal.market import output
 
 if TYPE_CHECKING:
     from tradebal.market.server import Provider, SentLog
     from tradebal.market.sessions import Session
-
-HELP = "a provider to test against, with a realistic market"
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 sent_log = SentLog(args.sent_log)
             except OSError as error:
-                raise _unwritable(args.sent_log, error) from None
+                raise output.unwritable(args.sent_log, error) from None
             stack.callback(sent_log.close)
         provider = Provider(
             StockTape(session, seed=args.seed, trades=args.trades, repeat=args.repeat),
@@ -140,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         with provider:
             _log.info("listening: url=%s session=%s seed=%d", provider.url, session.name, args.seed)
             if args.port_file:
-                _write(args.port_file, f"{provider.port}\n")
+                output.write(args.port_file, b"%d\n" % provider.port)
             while _watch(provider, stop) and not args.once:
                 # Whoever waits for the report need not stop us to get it.
                 _report(provider, args, sent_log)
@@ -172,7 +170,7 @@ def _tls(args: argparse.Namespace, stack: ExitStack) -> ssl.SSLContext:
     path = args.ca_out
     if path is None:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tradebal-simulate-"))) / "ca.pem"
-    _write(path, authority.pem.decode())
+    output.write(path, authority.pem)
     _log.info("certificate to trust: file=%s (feed.ca_file, or SSL_CERT_FILE)", path)
     return authority.server_context()
 
@@ -221,21 +219,7 @@ def _report(provider: Provider, args: argparse.Namespace, sent_log: SentLog | No
         sent_log.flush()
     if args.report:
         outcome = {"session": args.session, "seed": args.seed, "tls": args.tls, **dataclasses.asdict(report)}
-        _write(args.report, json.dumps(outcome, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file at once and whole, so that whoever waits for it never reads half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text)
-        draft.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror}", hint="name a file in a directory that you can write to")
+        output.write(args.report, json.dumps(outcome, indent=2).encode() + b"\n")
 
 
 def _positive(text: str) -> float:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from tradebal.cli import add_config_argument
 
-HELP = "what a running system does, live on your terminal"
-
 _EPILOG = """\
 examples:
   tradebal top                                  until Ctrl-C

@@ -7,8 +7,6 @@ import argparse
 from tradebal import log
 from tradebal.cli import add_config_argument
 
-HELP = "read one shard, and hand its trades to a handler"
-
 _EPILOG = """\
 examples:
   tradebal worker 3                                  the configured handler
