@@ -16,6 +16,7 @@ EXAMPLES = {
     "feed.custom.trade_values": '["match"]',
     "feed.custom.symbol_key": '"product_id"',
     "feed.custom.trades_in": '"data"',
+    "feed.custom.time_key": '"time"',
     "feed.custom.login[].expect": '{ type = "hello" }',
     "feed.custom.login[].send": '\'{"type":"login","key":"{key}"}\'',
 }
