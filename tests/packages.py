@@ -1,6 +1,7 @@
 """The project's packages, built once for all tests of a run, and clean Debian systems to install them in."""
 
 import fcntl
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def next_version(deb, directory):
     tree = directory / "next"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
     control = tree / "DEBIAN/control"
-    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 1:"))
+    control.write_text(re.sub("^Version: .*", "Version: 99.0.0-1", control.read_text(), flags=re.MULTILINE))
     with (tree / "etc/tradebal/tradebal.toml").open("a") as file:
         file.write("# changed by the next version\n")
     package = directory / "next.deb"

@@ -138,7 +138,7 @@ def test_removed_it_stops_and_leaves_configuration_and_state_and_purged_nothing(
     bookworm.run("systemctl", "stop", "simulator")
     bookworm.run("apt-get", "remove", "--yes", "tradebal")
     assert not bookworm.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "tradebal*")
-    assert not bookworm.run("pgrep", "--list-full", "--uid", "tradebal", check=False)
+    assert not bookworm.path("/sys/fs/cgroup/tradebal.slice").exists()
     assert bookworm.path(CONFIGURATION).read_text() == SIMULATED
     assert bookworm.path("/var/lib/tradebal").is_dir()
     bookworm.run("apt-get", "purge", "--yes", "tradebal")
