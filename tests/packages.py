@@ -32,13 +32,14 @@ def build(directory):
 
 
 def next_version(deb, directory):
-    """Return the package as a later version of itself, whose default configuration differs."""
+    """Return the package as a later version, with another default configuration, and without one of its modules."""
     tree = directory / "next"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
     control = tree / "DEBIAN/control"
     control.write_text(re.sub("^Version: .*", "Version: 99.0.0-1", control.read_text(), flags=re.MULTILINE))
     with (tree / "etc/tradebal/tradebal.toml").open("a") as file:
         file.write("# changed by the next version\n")
+    shutil.rmtree(tree / "usr/lib/tradebal/packages/pycparser")
     package = directory / "next.deb"
     subprocess.run(["dpkg-deb", "--build", "-Znone", tree, package], check=True, capture_output=True)
     return package

@@ -120,9 +120,13 @@ def test_an_upgrade_at_speed_loses_nothing_that_was_received(packages, tmp_path)
         assert handled == sum(map(int, received))
 
 
-def test_an_upgrade_brings_the_new_default_configuration_where_nobody_changed_it(packages, bookworm, tmp_path):
+def test_an_upgrade_brings_a_configuration_that_nobody_changed_and_takes_along_what_is_no_more(
+    packages, bookworm, tmp_path
+):
     bookworm.install(packages["deb"])
+    assert bookworm.path("/usr/lib/tradebal/packages/pycparser").exists()
     bookworm.install(next_version(packages["deb"], tmp_path))
+    assert not bookworm.path("/usr/lib/tradebal/packages/pycparser").exists()
     assert "changed by the next version" in bookworm.path(CONFIGURATION).read_text()
 
 
