@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -287,13 +288,13 @@ class Balancer:
     def _receive(self) -> None:
         """Take in what the provider has sent, for at most `_TURN_NS`, and write it to the FIFOs."""
         deadline = time.monotonic_ns() + _TURN_NS
-        self._more = False
+        self._more = aside = False
         while (connection := self._link.connection) is not None:
             reads = self._router.counters().reads
             drained = closed = False
             error: OSError | None = None
-            if connection.tls:
-                # OpenSSL gives one record (at most 16 KiB) a call: fill the buffer with as many as there are.
+            if aside or connection.tls == "user":
+                aside = False
                 try:
                     while (space := self._router.space()) and not closed:
                         count = connection.receive_into(space)
@@ -307,6 +308,8 @@ class Balancer:
             else:
                 status = self._pump(connection.fileno())
                 drained = status is Status.INPUT
+                # The kernel's TLS stops at a record that holds no data; that one goes the other way.
+                aside = status is Status.ERROR and self._router.errno == errno.EIO and connection.tls == "kernel"
             self._add_batches()
             counters = self._router.counters()
             if counters.reads > reads:
@@ -315,7 +318,7 @@ class Balancer:
                 break
             if counters.reads > reads:
                 self._link.on_data(time.monotonic(), counters.trades)
-            if error is not None or closed or status in (Status.CLOSED, Status.ERROR):
+            if error is not None or closed or status is Status.CLOSED or (status is Status.ERROR and not aside):
                 if status is Status.ERROR:
                     error = OSError(self._router.errno, os.strerror(self._router.errno))
                 self._link.on_closed(time.monotonic(), error)
