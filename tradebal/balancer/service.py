@@ -308,8 +308,10 @@ class Balancer:
             else:
                 status = self._pump(connection.fileno())
                 drained = status is Status.INPUT
-                # The kernel's TLS stops at a record that holds no data; that one goes the other way.
-                aside = status is Status.ERROR and self._router.errno == errno.EIO and connection.tls == "kernel"
+                if connection.tls == "kernel":
+                    # recv fails at a record that holds no data, and poll may be silent about one that changes the key.
+                    aside = drained or (status is Status.ERROR and self._router.errno == errno.EIO)
+                    drained = False
             self._add_batches()
             counters = self._router.counters()
             if counters.reads > reads:

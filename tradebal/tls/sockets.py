@@ -139,14 +139,14 @@ class KernelSocket(TlsSocket):
 
     def _on_key_update(self, body: bytes) -> None:
         if self._rekeying is None:
-            raise RekeyError("it changed its keys (KeyUpdate), which this kernel can't follow")
+            raise RekeyError("new keys (KeyUpdate), which this kernel can't follow")
         try:
             self._rekeying.advance(self, kernel.RX)
             if body == bytes([_REQUESTED]):
                 kernel.send_record(self, ContentType.HANDSHAKE, bytes([HandshakeType.KEY_UPDATE, 0, 0, 1, 0]))
                 self._rekeying.advance(self, kernel.TX)
         except OSError as error:
-            raise RekeyError(f"it changed its keys (KeyUpdate), and the kernel didn't ({error.strerror})") from None
+            raise RekeyError(f"new keys (KeyUpdate), which the kernel didn't take ({error.strerror})") from None
         _LOG.info("tls: both sides have new keys" if body == bytes([_REQUESTED]) else "tls: the provider has new keys")
 
 

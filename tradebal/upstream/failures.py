@@ -120,7 +120,7 @@ def ended(error: OSError | None) -> Failure:
         case None:
             return Failure("eof", "the provider ended the connection without a close frame")
         case RekeyError():
-            return Failure("tls_rekey", f"{error}; connecting anew", "at_once")
+            return Failure("tls_rekey", f"the provider took {error}", "at_once")
         case AlertError():
             return Failure("tls_alert", f"the provider gave up by a TLS alert ({error})")
         case TlsError():
