@@ -36,6 +36,7 @@ from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.interface import EventKind, Status
+from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
 from tradebal.upstream.profiles import resolve
 
@@ -325,11 +326,21 @@ class Balancer:
                     error = OSError(self._router.errno, os.strerror(self._router.errno))
                 self._link.on_closed(time.monotonic(), error)
                 break
-            if drained:
+            if drained and not (connection.tls == "user" and self._wait_for_more(connection, deadline)):
                 break
             if time.monotonic_ns() >= deadline or self._paused():
                 self._more = True
                 break
+
+    def _wait_for_more(self, connection: Connection, deadline_ns: int) -> bool:
+        """Wait until the provider sends more, as `pump` does; False where something else, or nothing, comes first."""
+        if self._stalled or connection.wants_write:
+            return False
+        poller = select.poll()
+        for fd in (connection.fileno(), self._wake.fileno()):
+            poller.register(fd, select.POLLIN)
+        left = max(0, deadline_ns - time.monotonic_ns())
+        return [fd for fd, _ in poller.poll(left / 1e6)] == [connection.fileno()]
 
     def _pump(self, fd: int) -> Status:
         """Run the router until it has nothing for Python to decide."""
