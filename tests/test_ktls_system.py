@@ -1,6 +1,5 @@
 """The balancer on a kernel that decrypts: every trade arrives, whatever records come between."""
 
-import os
 from pathlib import Path
 
 from tests.system import System
@@ -13,7 +12,7 @@ from tradebal.market.stocks import StockTape
 
 pytestmark = needs_kernel_tls
 
-TRADES = int(os.environ.get("TRADEBAL_KTLS_TRADES", "100_000"))
+TRADES = 20_000
 
 
 def tls_stat(name):
