@@ -260,12 +260,16 @@ class Worker:
     on_error: Literal["continue", "stop"] = field(
         default="continue",
         metadata=_key(
-            kinds.Choice("continue", "stop"), "After an exception in the handler: go on behind the batch, or stop."
+            kinds.Choice("continue", "stop"),
+            "After an exception in the handler: go on behind the batch, or stop and leave it to the next start.",
         ),
     )
     read_size: int = field(
         default=_MIB,
-        metadata=_key(kinds.Size(1 << 12, 1 << 30), "Most that a worker reads at once."),
+        metadata=_key(
+            kinds.Size(1 << 12, 1 << 30),
+            "Most that a worker reads at once; never more than half of what its FIFO holds.",
+        ),
     )
 
 
