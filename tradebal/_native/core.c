@@ -59,7 +59,6 @@ static uint64_t stage_stride(void)
     return round_up(STAGE_CAPACITY + PADDING, PAGE) + 5 * 64;
 }
 
-
 typedef struct {
     core *c; /* NULL: only measure */
     uint64_t end;
@@ -80,10 +79,11 @@ static slice place_bytes(layout *l, bytes_in bytes)
     return placed;
 }
 
+/* Most of them stay free, since a symbol whose slot is taken has to be compared, pinned or not. */
 static uint64_t slots_for(size_t pins)
 {
-    uint64_t slots = pins ? 8 : 0;
-    while (slots < 2 * pins)
+    uint64_t slots = pins ? 256 : 0;
+    while (slots < 32 * pins)
         slots *= 2;
     return slots;
 }
@@ -95,7 +95,6 @@ static uint64_t lay_out(core *made, const core_options *o)
     core scratch;
     core *c = made ? made : &scratch;
     c->shard_table = place(&l, o->shards * sizeof(shard), 64);
-    c->symbols = place(&l, sizeof(uint64_t[2]) << SYMBOL_SETS_BITS, 64);
     c->brackets = place(&l, (WINDOW + BRACKETS_SPARE) * sizeof(uint32_t), 64);
     c->batches = place(&l, BATCHES_KEPT * sizeof(core_batch), 64);
     c->marker_key = place_bytes(&l, o->marker_key);
@@ -202,8 +201,6 @@ void core_init(core *c, uint64_t size, const core_options *options)
     c->marker_values_count = options->marker_values_count;
     lay_out(c, options);
     add_prefixes(c, options);
-    /* The key of an empty symbol is 0, and it must not be found among zeros. */
-    memset(at_offset(c, c->symbols), 0xFF, 2 * sizeof(uint64_t));
     core_reset(c);
 }
 

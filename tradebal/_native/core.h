@@ -33,9 +33,6 @@
 
 #define BRACKETS_SPARE 16
 
-/* Pairs of symbols whose shards are remembered: enough for all of a market with some collisions. */
-#define SYMBOL_SETS_BITS 13
-
 #define MAX_PREFIXES 8
 #define PREFIX_SIZE 32
 
@@ -160,6 +157,28 @@ typedef struct {
     uint32_t size;
     uint32_t shard_plus_1; /* 0: the slot is free */
 } pin;
+
+/* FNV-1a, 64 bits: Fowler, Noll, Vo, http://www.isthe.com/chongo/tech/comp/fnv/ */
+#define FNV_OFFSET_BASIS UINT64_C(0xCBF29CE484222325)
+#define FNV_PRIME UINT64_C(0x100000001B3)
+
+#define SHORT_SYMBOL 7
+
+/* Hash of the `size` lowest bytes of a word, SHORT_SYMBOL at most. How many there are can't be foreseen, so there is no
+ * branch on it: bytes of 0 behind them only multiply by the prime, and its inverse modulo 2^64 takes that back. */
+static inline uint64_t symbol_hash(uint64_t word, size_t size)
+{
+    static const uint64_t inverse[SHORT_SYMBOL + 1] = { /* to the power of 7, 6, … 0 */
+        UINT64_C(0x375026270DF5D953), UINT64_C(0xF30A275CB8C04809), UINT64_C(0xBA88EB8DEEBA674B),
+        UINT64_C(0xB10F8D2CA6BD8471), UINT64_C(0x9AF153DF54080C03), UINT64_C(0x501D877BC9AC6919),
+        UINT64_C(0xCE965057AFF6957B), UINT64_C(0x0000000000000001),
+    };
+    const uint64_t text = word & ((UINT64_C(1) << (8 * size & 63)) - 1);
+    uint64_t hash = FNV_OFFSET_BASIS;
+    for (unsigned i = 0; i < SHORT_SYMBOL; i++)
+        hash = (hash ^ (text >> 8 * i & 0xFF)) * FNV_PRIME;
+    return hash * inverse[size & SHORT_SYMBOL];
+}
 
 /* Shard of the symbol whose string has this inside; -1 if it is empty or an escape in it is invalid. */
 int symbol_shard(const core *c, const u8 *inside, size_t size);
@@ -302,7 +321,7 @@ struct core {
     uint64_t marker_values_count;
     uint64_t pins;
     uint64_t pin_slots; /* a power of two; 0: no pins */
-    uint64_t shard_table, brackets, symbols, batches, receive, assembly;
+    uint64_t shard_table, brackets, batches, receive, assembly;
     uint64_t prefixes_count;
     prefix prefixes[MAX_PREFIXES];
 
@@ -349,6 +368,22 @@ static inline u8 *at_offset(const core *c, uint64_t offset)
 static inline shard *shard_at(const core *c, uint32_t number)
 {
     return (shard *)(void *)at_offset(c, c->shard_table) + number;
+}
+
+static inline pin *pin_slot(const core *c, uint64_t number)
+{
+    return (pin *)(void *)at_offset(c, c->pins) + (number & (c->pin_slots - 1));
+}
+
+/* False of most hashes of symbols that aren't pinned. */
+static inline bool symbol_maybe_pinned(const core *c, uint64_t hash)
+{
+    return c->pin_slots && pin_slot(c, hash)->shard_plus_1;
+}
+
+static inline uint32_t symbol_hash_shard(const core *c, uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) % c->shards;
 }
 
 /* Bytes of memory that a router with these options needs; 0 if that can't be had. Most of it is never touched. */

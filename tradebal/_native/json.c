@@ -331,50 +331,11 @@ static inline uint64_t bytes_equal(uint64_t word, u8 value)
     return (differs - EACH_BYTE) & ~differs & EACH_BYTE << 7;
 }
 
-/* Shards of symbols that were met: sets of two words, the last one met first. Bits 0 to 47 of a word are the symbol,
- * then its size, then its shard from bit 51. Of what was never met, the words match no symbol. */
-#define SYMBOL_KNOWN_SIZE 6
-#define SYMBOL_SHARD_BIT 51
-
-static inline uint64_t *symbols_known(const core *c)
-{
-    return (uint64_t *)(void *)at_offset(c, c->symbols);
-}
-
-static inline uint64_t symbol_key(uint64_t word, size_t size)
-{
-    return (word & ((UINT64_C(1) << (8 * size & 63)) - 1)) | (uint64_t)size << 48;
-}
-
-static inline size_t symbol_set(uint64_t key)
-{
-    /* 2^64 divided by the golden ratio: multiplication carries every bit of the key into the upper ones. */
-    return (size_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> (64 - SYMBOL_SETS_BITS)) * 2;
-}
-
-/* Of the xor of a word and a key. */
-static inline bool symbol_differs(uint64_t apart)
-{
-    return apart << (64 - SYMBOL_SHARD_BIT) != 0;
-}
-
-static inline size_t symbol_known_shard(uint64_t apart)
-{
-    return (size_t)(apart >> SYMBOL_SHARD_BIT);
-}
-
-/* Shard of the symbol that begins here and has no escapes, and remember it under the key if there is one; -1 if it is
- * empty, or doesn't end before `end`. */
-static int symbol_look_up(core *c, const u8 *symbol, const u8 *end, uint64_t key)
+/* Shard of the symbol that begins here and has no escapes; -1 if it is empty, or doesn't end before `end`. */
+static int symbol_look_up(const core *c, const u8 *symbol, const u8 *end)
 {
     const u8 *quote = symbol < end ? memchr(symbol, '"', (size_t)(end - symbol)) : NULL;
-    const int number = quote ? symbol_shard(c, symbol, (size_t)(quote - symbol)) : -1;
-    if (number >= 0 && key) {
-        uint64_t *const set = symbols_known(c) + symbol_set(key);
-        set[1] = set[0];
-        set[0] = key | (uint64_t)number << SYMBOL_SHARD_BIT;
-    }
-    return number;
+    return quote ? symbol_shard(c, symbol, (size_t)(quote - symbol)) : -1;
 }
 
 static inline bool begins_portable(const u8 *text, const prefix *with)
@@ -845,17 +806,13 @@ AVX512 static inline uint32_t *places_avx512(uint32_t *to, uint32_t at, uint64_t
         22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
         44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
     };
-    const size_t count = (size_t)_mm_popcnt_u64(bits);
+    const int64_t count = _mm_popcnt_u64(bits);
     const __m512i found = _mm512_maskz_compress_epi8(bits, _mm512_loadu_si512(numbers));
     const __m512i base = _mm512_set1_epi32((int)at);
     /* 16 at once, whether they are there or not; a block that has more is none of trades. */
     _mm512_storeu_si512(to, _mm512_add_epi32(base, _mm512_cvtepu8_epi32(_mm512_castsi512_si128(found))));
-    if (__builtin_expect(count > 16, 0)) {
-        u8 rest[64];
-        _mm512_storeu_si512(rest, found);
-        for (size_t i = 16; i < count; i++)
-            to[i] = at + rest[i];
-    }
+    if (__builtin_expect(count > 16, 0))
+        places_one_by_one(to, at, bits);
     return to + count;
 }
 

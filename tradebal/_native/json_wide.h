@@ -99,7 +99,6 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
     const size_t left = (size_t)(c->batch_left - 1), most = c->single && !c->inner && left ? 1 : left;
     const u8 *const window = message + c->window, *const start = message + c->at;
     const bool length32 = c->framing == FRAMING_LENGTH32;
-    const uint64_t *const known = symbols_known(c);
     const prefix *usual = c->prefixes;
     shard *const shards = shard_at(c, 0);
     const u8 *object = start, *behind = start;
@@ -107,10 +106,12 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
     for (bool in_step = most > 0; in_step;) {
         /* {} or {[]}: what is nested otherwise takes the careful path. There are always four to be read. */
         const u8 first = window[brackets[1]];
-        const bool flat = first == '}';
-        const int differs = (first ^ '[') | (window[brackets[2]] ^ ']') | (window[brackets[3]] ^ '}');
-        brackets += flat ? 2 : 4;
-        if ((!flat && differs) || brackets > last)
+        const unsigned differs = (unsigned)((first ^ '[') | (window[brackets[2]] ^ ']') | (window[brackets[3]] ^ '}'));
+        unsigned nested = first != '}';
+        /* Which one it is can't be foreseen, so the compiler must not make a branch of it. */
+        __asm__("" : "+r"(nested));
+        brackets += 2 + 2 * nested;
+        if ((differs & (0 - nested)) || brackets > last)
             break;
         const u8 *const end = window + brackets[-1] + 1;
         const size_t size = (size_t)(end - object);
@@ -124,15 +125,11 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
         const u8 *const symbol = object + usual->size;
         const uint64_t word = load64(symbol), quote = bytes_equal(word, '"');
         const size_t symbol_size = wide_lowest(quote) >> 3;
-        const bool short_symbol = quote && symbol_size <= SYMBOL_KNOWN_SIZE;
-        const uint64_t key = symbol_key(word, symbol_size);
-        const uint64_t *const set = known + symbol_set(key);
-        const uint64_t one = set[0] ^ key, two = set[1] ^ key;
-        /* A choice, not a branch, since which one it is can't be foreseen. */
-        const uint64_t found = __builtin_expect_with_probability(symbol_differs(one), 1, 0.5) ? two : one;
-        size_t number = symbol_known_shard(found);
-        if (__builtin_expect(!short_symbol || symbol_differs(found), 0)) {
-            const int looked_up = symbol_look_up(c, symbol, end, short_symbol ? key : 0);
+        /* Of one that doesn't end in this word, the size comes out as 8, and the hash is of no use. */
+        const uint64_t hash = symbol_hash(word, symbol_size);
+        size_t number = symbol_hash_shard(c, hash);
+        if (__builtin_expect(!quote || !symbol_size || symbol_maybe_pinned(c, hash), 0)) {
+            const int looked_up = symbol_look_up(c, symbol, end);
             if (looked_up < 0)
                 break;
             number = (size_t)looked_up;

@@ -1,20 +1,11 @@
 /* Says which shard a symbol belongs to: by its pin, else by its hash. */
 #include "core.h"
 
-/* FNV-1a, 64 bits: Fowler, Noll, Vo, http://www.isthe.com/chongo/tech/comp/fnv/ */
-#define FNV_OFFSET_BASIS UINT64_C(0xCBF29CE484222325)
-#define FNV_PRIME UINT64_C(0x100000001B3)
-
 static uint64_t fnv1a64(uint64_t hash, const u8 *data, size_t size)
 {
     for (size_t i = 0; i < size; i++)
         hash = (hash ^ data[i]) * FNV_PRIME;
     return hash;
-}
-
-static const pin *pin_slot(const core *c, uint64_t number)
-{
-    return (const pin *)(const void *)at_offset(c, c->pins) + (number & (c->pin_slots - 1));
 }
 
 int symbol_shard(const core *c, const u8 *inside, size_t size)
@@ -31,13 +22,12 @@ int symbol_shard(const core *c, const u8 *inside, size_t size)
     }
     if (more < 0 || !unescaped)
         return -1;
-    if (c->pin_slots)
-        for (uint64_t slot = hash; pin_slot(c, slot)->shard_plus_1; slot++) {
-            const pin *p = pin_slot(c, slot);
-            if (p->hash == hash && p->size == unescaped && json_equals(inside, size, at_offset(c, p->offset), p->size))
-                return (int)p->shard_plus_1 - 1;
-        }
-    return (int)((uint32_t)(hash >> 32) % c->shards);
+    for (uint64_t slot = hash; symbol_maybe_pinned(c, slot); slot++) {
+        const pin *p = pin_slot(c, slot);
+        if (p->hash == hash && p->size == unescaped && json_equals(inside, size, at_offset(c, p->offset), p->size))
+            return (int)p->shard_plus_1 - 1;
+    }
+    return (int)symbol_hash_shard(c, hash);
 }
 
 void symbol_pin(core *c, uint64_t offset, uint32_t size, uint32_t number)
@@ -46,7 +36,7 @@ void symbol_pin(core *c, uint64_t offset, uint32_t size, uint32_t number)
     uint64_t slot = hash;
     while (pin_slot(c, slot)->shard_plus_1)
         slot++;
-    pin *p = (pin *)(uintptr_t)pin_slot(c, slot);
+    pin *p = pin_slot(c, slot);
     p->hash = hash;
     p->offset = offset;
     p->size = size;
