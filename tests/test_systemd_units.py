@@ -127,6 +127,8 @@ def test_a_balancer_killed_at_speed_tears_nothing_and_says_what_is_missing(tmp_p
             machine.kill(balancer, "KILL")
             machine.await_new_pid(balancer, before)
             until(lambda: machine.desk(0).count("disconnect") >= kills, "the gap's end")  # noqa: B023
+            timed = machine.value("tradebal_worker_latency_seconds_count")
+            machine.await_value("tradebal_worker_latency_seconds_count", timed + 10)
         machine.run("systemctl", "stop", "simulator")
         machine.run("systemctl", "stop", balancer)
         for shard in range(3):

@@ -421,6 +421,7 @@ def test_every_series_is_there_before_the_first_trade(bench):
     for reason in ("disconnect", "overflow", "restart"):
         assert f'\ntradebal_worker_gaps_total{{reason="{reason}",shard="0"}} 0.0\n' in text
     assert '\ntradebal_worker_handler_seconds_count{shard="0"} 0.0\n' in text
+    assert '\ntradebal_worker_latency_seconds_count{shard="0"} 0.0\n' in text
     assert '\ntradebal_worker_provider_latency_seconds_count{shard="0"} 0.0\n' in text
     assert '\ntradebal_worker_last_read_timestamp_seconds{shard="0"} 0.0\n' in text
     assert '\ntradebal_unit_cpu_seconds_total{shard="0",unit="worker-0"} ' in text

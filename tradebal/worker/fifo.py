@@ -12,19 +12,21 @@ from pathlib import Path
 
 from tradebal import pipes
 from tradebal.errors import UserError
+from tradebal.marks import MarkReader
 
 
 class FifoReader:
     """The reading end of one named FIFO, which only one process at a time may hold."""
 
-    def __init__(self, path: Path, read_size: int) -> None:
-        """Read up to `read_size` bytes at once."""
+    def __init__(self, path: Path, read_size: int, marks: MarkReader) -> None:
+        """Read up to `read_size` bytes at once, and have `marks` count what is discarded."""
         self.path = path
         self.fd = -1
         """-1 while the FIFO isn't open."""
         self.most = 0
         """Bytes that `peek_into` reads at most."""
         self._read_size = read_size
+        self._marks = marks
         self._identity = (0, 0)
         self._small = False
         self._copy_in = self._copy_out = self._nowhere = -1
@@ -54,6 +56,7 @@ class FifoReader:
             self.close()
             raise
         self._identity = (status.st_dev, status.st_ino)
+        self._marks.attach(status.st_ino)
         size = pipes.capacity(self.fd)
         self._small = size < pipes.DEFAULT_SIZE
         # What is being handled still takes its room: the other half is the balancer's meanwhile.
@@ -87,11 +90,17 @@ class FifoReader:
 
         The kernel does it under the pipe's lock, so a reader that is killed meanwhile has taken all of them or none.
         """
-        while count:
-            count -= os.splice(self.fd, self._nowhere, count)
+        if not count:
+            return
+        self._marks.taking()
+        left = count
+        while left:
+            left -= os.splice(self.fd, self._nowhere, left)
+        self._marks.took(count)
 
     def close(self) -> None:
         """Close it, and let another process read it."""
+        self._marks.close()
         for fd in (self.fd, self._copy_in, self._copy_out, self._nowhere):
             if fd >= 0:
                 os.close(fd)

@@ -20,6 +20,7 @@ from tradebal.errors import UserError
 from tradebal.gap import Gap
 from tradebal.handlers.base import Context
 from tradebal.log import Limited
+from tradebal.marks import MarkReader, path_of
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.upstream.profiles import resolve
@@ -64,7 +65,8 @@ class Worker:
         self._publish_interval = config.metrics.interval
         self._log = logging.getLogger("tradebal.worker")
         self._failures = Limited(self._log, per_second=2)
-        self._fifo = FifoReader(config.fifo(shard), config.worker.read_size)
+        self._marks = MarkReader(path_of(config.shards.directory, shard))
+        self._fifo = FifoReader(config.fifo(shard), config.worker.read_size, self._marks)
         self._buffer = RecordBuffer(self._kind, config.worker.read_size)
         self._taken = 0  # bytes out of the FIFO that are in no piece of the buffer yet
         # Edge-triggered: while only a record's beginning is in the FIFO, it is readable and yet there is nothing to do.
@@ -122,7 +124,7 @@ class Worker:
             if not self._call("close", self._handler.close, b"", stop=False):
                 status = 1
             self._failures.flush()
-            self._publisher.publish()
+            self._publish()
         return status
 
     def _ask_committed(self) -> None:
@@ -211,6 +213,8 @@ class Worker:
         self._fifo.discard(kept - self._taken)
         self._taken = kept
         self._last_read_ns = now_ns
+        self._marks.handled(time.time_ns())
+        self._series.late(self._marks.latencies())
 
     def _done_with(self, size: int) -> None:
         """Take so many bytes out of the FIFO, but for those that were taken out before."""
@@ -265,16 +269,21 @@ class Worker:
             self._next_tick = now + _TICK
             self._failures.flush()
             self._call("on_tick", lambda: self._handler.on_tick(time.time()), b"")
-        if now >= self._next_publish:
+        self._publish_if_due()
+
+    def _publish_if_due(self) -> None:
+        if (now := time.monotonic()) >= self._next_publish:
             self._next_publish = now + self._publish_interval
-            self._publisher.publish()
+            self._publish()
+
+    def _publish(self) -> None:
+        self._series.late(self._marks.latencies())  # of marks that were made behind the last read
+        self._publisher.publish()
 
     def _keep_alive(self) -> bool:
         """See Context.keep_alive: called by the handler, so it must not call the handler."""
         self._notifier.alive()
-        if (now := time.monotonic()) >= self._next_publish:
-            self._next_publish = now + self._publish_interval
-            self._publisher.publish()
+        self._publish_if_due()
         return self._stop_at is not None
 
     def _drain(self) -> None:

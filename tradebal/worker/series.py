@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import orjson
 from prometheus_client import CollectorRegistry, Metric
@@ -17,6 +17,7 @@ from tradebal.worker.batch import Batch
 
 _SECONDS = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SHORT_LATENCIES = (5e-5, 1e-4, 2.5e-4, 5e-4, *_LATENCIES)
 
 
 class WorkerSeries(Collector):
@@ -29,6 +30,7 @@ class WorkerSeries(Collector):
         self._gaps = dict.fromkeys(REASONS, 0)
         self._last_read_ns = 0
         self._seconds = Histogram(*_SECONDS)
+        self._latency = Histogram(*_SHORT_LATENCIES)
         self._provider_latency = Histogram(*_LATENCIES)
         self.exceptions = 0
         """Calls of the handler that ended in one."""
@@ -45,6 +47,11 @@ class WorkerSeries(Collector):
         self._seconds.observe(seconds)
         if self._time_key and (at := self._time(batch.lines()[0])) is not None:
             self._provider_latency.observe(max(0, done_ns - at) / 1e9)
+
+    def late(self, seconds: Iterable[float]) -> None:
+        """Count how long trades took from the balancer's receipt to when they were handled."""
+        for latency in seconds:
+            self._latency.observe(latency)
 
     def missed(self, gap: Gap) -> None:
         """Count a gap under its reason."""
@@ -76,6 +83,11 @@ class WorkerSeries(Collector):
             "tradebal_worker_last_read_timestamp_seconds",
             "When the worker read trades last, in seconds since the epoch; 0: never.",
             self._last_read_ns / 1e9,
+        )
+        yield self._latency.family(
+            "tradebal_worker_latency_seconds",
+            "Time from the balancer's receipt of a trade to when the handler was done with it, in seconds, of at most "
+            "25 trades a second of all shards.",
         )
         yield self._provider_latency.family(
             "tradebal_worker_provider_latency_seconds",
