@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | fuzz | sanitize | clean
+# make setup | demo | test | lint | bench | package | fuzz | sanitize | clean
 # Needs python3 (3.11 or newer), gcc and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CORE   := $(wildcard tradebal/_native/*.[ch])
 
-.PHONY: setup demo test lint bench fuzz sanitize clean
+.PHONY: setup demo test lint bench package fuzz sanitize clean
 
 setup: $(READY)
 
@@ -30,6 +30,10 @@ lint: setup
 bench: setup
 	@$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python bench/run.py
+
+# For this distribution's Python; the packages lie in dist/ then.
+package: setup
+	@$(BIN)/python packaging/make_package.py
 
 # Seconds of fuzzing: make fuzz FOR=3600. Needs clang (apt-get install clang).
 FOR ?= 600

@@ -56,9 +56,12 @@ class Flow:
 
 @contextlib.contextmanager
 def balancer(
-    directory: Path, shards: int, handler: str = "", options: str = "", pipe_size: int = 1 << 20
+    directory: Path, shards: int, handler: str = "", options: str = "", pipe_size: int = 1 << 20, metrics: str = ""
 ) -> Iterator[Flow]:
-    """Run `tradebal balancer`, and with `handler` a `tradebal worker` for each shard, until the block ends."""
+    """Run `tradebal balancer`, and with `handler` a `tradebal worker` for each shard, until the block ends.
+
+    `options` and `metrics` are lines for the tables [worker.options] and [metrics].
+    """
     directory.mkdir()
     fifos = directory / "shards"
     fifos.mkdir()
@@ -68,6 +71,7 @@ def balancer(
         command = balancer_command(upstream.url, fifos, shards, pipe_size)
         with (directory / "tradebal.toml").open("a") as config:
             config.write(f'[worker]\nhandler = "{handler}"\n[worker.options]\n{options}\n' if handler else "")
+            config.write(f"[metrics]\n{metrics}\n")
         process = stack.enter_context(running(command, directory / "balancer.log", any_cpu(), OURS.environment()))
         connection = stack.enter_context(upstream.accept(process, websocket=True))
         if handler:

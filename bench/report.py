@@ -20,6 +20,7 @@ from harness import HERE, Contender, Result
 from instructions import Count
 from latency import PERCENTILES, Latency
 from quiet import RATE, Quiet
+from seen import Publishing, Scrape
 
 Cell = tuple[int, int]
 """Trades a frame, shards."""
@@ -44,6 +45,8 @@ class Findings:
     latency: Sequence[Latency]
     burst: Sequence[Burst]
     quiet: Quiet | None
+    publishing: Sequence[Publishing]
+    scrape: Scrape | None
 
 
 def median_rate(results: Sequence[Result]) -> float:
@@ -91,6 +94,8 @@ def markdown(found: Findings, rounds: int) -> str:
         parts += _burst(found.burst)
     if found.quiet:
         parts += _quiet(found.quiet)
+    if found.scrape:
+        parts += _seen(found.publishing, found.scrape)
     return "\n\n".join(parts) + "\n"
 
 
@@ -220,6 +225,27 @@ def _quiet(quiet: Quiet) -> list[str]:
         f"At {RATE:,} trades/s over {quiet.seconds:g} s the balancer used {quiet.cpu_share:.1%} of a core. After "
         f"{quiet.trades:,} trades at full speed {quiet.resident / 2**20:.1f} MiB of it were resident, at most "
         f"{quiet.peak / 2**20:.1f} MiB ever.",
+    ]
+
+
+def _seen(published: Sequence[Publishing], scrape: Scrape) -> list[str]:
+    rows = [
+        [
+            f"{each.shards} shards",
+            f"{each.each_second:.2%}",
+            f"{each.never:.2%}",
+            f"{each.each_second - each.never:.2%}",
+        ]
+        for each in published
+    ]
+    return [
+        "## Cost of being seen",
+        "CPU share of a balancer that waits, with its metrics written each second, and once a minute. The difference "
+        "is what publishing takes from a balancer at full load, too:",
+        table(["", "each second", "once a minute", "difference"], rows),
+        f"A scrape of {scrape.shards} shards and as many workers, {scrape.bytes / 1e6:.1f} MB, took "
+        f"{scrape.wall * 1e3:.0f} ms, {scrape.cpu * 1e3:.0f} ms of it CPU time of the exporter; to read the same files "
+        f"and do nothing with them, {scrape.reading * 1e3:.0f} ms.",
     ]
 
 

@@ -21,10 +21,11 @@ import instructions
 import latency
 import quiet
 import report
+import seen
 from contenders import FLOOR, NAIVE, OURS, PICOWS, PYTHON, ROTATE, TUNED
 from harness import BenchError, Contender, Result, compile_programs, measure, run_as_command
 
-PARTS = ("throughput", "instructions", "latency", "burst", "quiet")
+PARTS = ("throughput", "instructions", "latency", "burst", "quiet", "seen")
 CONTENDERS = (OURS, FLOOR, ROTATE, NAIVE, TUNED, PICOWS, PYTHON)
 # Blocks for about half a CPU-second each; they are counted up front, so that all rounds do the same.
 _BLOCKS = {OURS: 250, FLOOR: 300, ROTATE: 300, NAIVE: 1, TUNED: 4, PICOWS: 6, PYTHON: 2}
@@ -44,7 +45,7 @@ def main() -> int:
         _say("instructions: valgrind isn't installed; left out")
         wanted.remove("instructions")
     began = time.monotonic()
-    found = report.Findings({}, [], [], [], None)
+    found = report.Findings({}, [], [], [], None, [], None)
     with tempfile.TemporaryDirectory(prefix="tradebal-bench-") as place:
         directory = Path(place)
         if "throughput" in wanted:
@@ -59,6 +60,8 @@ def main() -> int:
             found.burst = burst.run(directory, 0.1 if arguments.quick else 3)
         if "quiet" in wanted:
             found.quiet = quiet.run(directory, 1, 100_000) if arguments.quick else quiet.run(directory, 20, 10_000_000)
+        if "seen" in wanted:
+            found.publishing, found.scrape = seen.run(directory, rounds, 0.5 if arguments.quick else 8)
     took = time.monotonic() - began
     if arguments.quick:
         _say(f"all outputs were right ({took:.0f} s); figures of a quick run mean nothing and aren't shown")

@@ -16,28 +16,13 @@ _WHY_NOT = boot.why_not() or bundle.why_not()
 needs_boot = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "-")
 
 
-class System(boot.Machine):
-    """A machine with the bundle installed, `count` shards, and a key; nothing is started. It keeps to `directory`."""
+class Bundled(boot.Machine):
+    """A machine with the bundle in it, of `count` shards."""
 
-    def __init__(self, directory, *, count=3, url="ws://127.0.0.1:9080/stocks", configuration=""):
-        layer = directory / "layer"
-        bundle.lay_out(layer)
-        super().__init__(layer)
-        self.count = count
-        self.configuration = f'[feed]\nurl = "{url}"\n[metrics]\ninterval = 0.1\n{configuration}\n'
-        self.prepare("etc/tradebal/tradebal.toml", self.toml(count))
-        self.prepare("etc/credstore/feed-key", f"{KEY}\n", 0o600)
+    count = 3
 
-    def toml(self, count):
-        return f"{self.configuration}[shards]\ncount = {count}\n"
-
-    def with_desk(self):
-        """Let the workers run the handler of tests/desk.py."""
-        self.configuration += '[worker]\nhandler = "desk:Desk"\n'
-        self.prepare("etc/tradebal/tradebal.toml", self.toml(self.count))
-        self.prepare("opt/desk/desk.py", (bundle.SOURCE / "tests/desk.py").read_text())
-        self.prepare("etc/systemd/system/tradebal-worker@.service.d/override.conf", DESK.read_text())
-        return self
+    def configure(self, text):
+        self.path("/etc/tradebal/tradebal.toml").write_text(text)
 
     def simulate(self, *arguments):
         self.run("systemd-run", "--unit=simulator", "tradebal", "simulate", "--no-tls", *arguments)
@@ -82,6 +67,30 @@ class System(boot.Machine):
         """What the worker's handler got: numbers, and reasons of gaps."""
         text = self.path(f"/var/lib/desk/{shard}").read_text()
         return [int(line) if line.isdigit() else line for line in text.split() if len(line) == 9 or line.isalpha()]
+
+
+class System(Bundled):
+    """The working tree's bundle over this machine's own root, and a key; nothing is started. Keeps to `directory`."""
+
+    def __init__(self, directory, *, count=3, url="ws://127.0.0.1:9080/stocks", configuration=""):
+        layer = directory / "layer"
+        bundle.lay_out(layer)
+        super().__init__(layer)
+        self.count = count
+        self.configuration = f'[feed]\nurl = "{url}"\n[metrics]\ninterval = 0.1\n{configuration}\n'
+        self.prepare("etc/tradebal/tradebal.toml", self.toml(count))
+        self.prepare("etc/credstore/feed-key", f"{KEY}\n", 0o600)
+
+    def toml(self, count):
+        return f"{self.configuration}[shards]\ncount = {count}\n"
+
+    def with_desk(self):
+        """Let the workers run the handler of tests/desk.py."""
+        self.configuration += '[worker]\nhandler = "desk:Desk"\n'
+        self.prepare("etc/tradebal/tradebal.toml", self.toml(self.count))
+        self.prepare("opt/desk/desk.py", (bundle.SOURCE / "tests/desk.py").read_text())
+        self.prepare("etc/systemd/system/tradebal-worker@.service.d/override.conf", DESK.read_text())
+        return self
 
 
 def runs(entries):

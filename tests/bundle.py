@@ -49,14 +49,7 @@ def lay_out(layer: Path) -> None:
     command.parent.mkdir(parents=True)
     command.write_text(_COMMAND)
     command.chmod(0o755)
-    units = SOURCE / "systemd"
-    for pattern in ("*.service", "*.target", "*.timer", "*.slice"):
-        for unit in units.glob(pattern):
-            place(unit, layer / "usr/lib/systemd/system" / unit.name)
-    place(units / "tradebal-generator", layer / "usr/lib/systemd/system-generators/tradebal-generator")
-    place(units / "sysusers.conf", layer / "usr/lib/sysusers.d/tradebal.conf")
-    place(units / "sysctl.conf", layer / "usr/lib/sysctl.d/60-tradebal.conf")
-    place(units / "tradebal.catalog", layer / "usr/lib/systemd/catalog/tradebal.catalog")
+    subprocess.run(["make", "--silent", "-C", SOURCE / "systemd", "install", f"DESTDIR={layer}"], check=True)
 
 
 def place(source: Path, target: Path) -> None:

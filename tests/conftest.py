@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.packages import build
 from tradebal.router.pure import Router as PythonRouter
 
 try:
@@ -86,6 +87,13 @@ def makers():
 def make_native(request):
     """Makes a router by the C core; a test that takes it runs on each of its variants."""
     return native_maker(request.param)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory, worker_id):
+    """The project's packages by their kind, "deb" and "rpm"; built once, for all processes of the run."""
+    directory = tmp_path_factory.getbasetemp()
+    return build((directory if worker_id == "master" else directory.parent) / "packages")
 
 
 @pytest.fixture

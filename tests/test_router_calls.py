@@ -254,6 +254,14 @@ def test_injecting_into_a_full_shard_is_refused_until_there_is_room(make):
     assert router.inject(0, record)
 
 
+def test_an_injected_record_with_a_newline_is_an_error_in_ndjson_and_passes_in_length32(make):
+    with pytest.raises(ValueError, match="newline"):
+        make(1, STOCKS).inject(0, b"1\n2")
+    router = make(1, STOCKS, framing="length32")
+    assert router.inject(0, b"1\n2")
+    assert bytes(router.pending(0)) == b"\x03\0\0\x001\n2"
+
+
 def test_an_injected_record_over_the_limit_is_an_error(make):
     with pytest.raises(ValueError, match="record"):
         make(1, STOCKS).inject(0, b"x" * (MAX_RECORD + 1))

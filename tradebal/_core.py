@@ -270,7 +270,7 @@ class Router:
         _lib.sent(core, number, count)
 
     def inject(self, shard: int, record: bytes) -> bool:
-        """Raise ValueError if the record is too long, or holds a newline that would end it."""
+        """Stage a record of the caller's own; False if there is no room for it now."""
         core, number = self._idle(), self._number(shard)
         if not isinstance(record, bytes):
             raise TypeError(f"record must be bytes, not {type(record).__name__}")

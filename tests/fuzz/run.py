@@ -27,7 +27,7 @@ def build(core: Path, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     clang = shutil.which("clang")
     if not clang:
-        sys.exit("fuzz: error: no clang here; hint: apt-get install clang")
+        sys.exit("fuzz: error: no clang here; hint: apt-get install clang libclang-rt-14-dev")
     flags = [*FLAGS.split(), f"-I{core}", f"-I{HERE}"]
     objects = []
     for name in CORE_FILES + HARNESS_FILES:

@@ -215,7 +215,10 @@ class Router(Protocol):
         """Say that the first `count` bytes of `pending(shard)` were taken."""
 
     def inject(self, shard: int, record: bytes) -> bool:
-        """Stage a record of our own, framed as trades are; False if there is no room for it now."""
+        """Stage a record of our own, framed as trades are; False if there is no room for it now.
+
+        ValueError: it is longer than MAX_RECORD, or holds a newline that would end it.
+        """
 
     def reset(self) -> None:
         """Begin a new connection: forget received bytes and protocol state; staged output and totals stay."""

@@ -179,6 +179,8 @@ class Router:
         """Stage a record of the caller's own; False if there is no room for it now."""
         if len(record) > MAX_RECORD:
             raise ValueError(f"the record has {len(record)} bytes, more than {MAX_RECORD}")
+        if self._framing == "ndjson" and b"\n" in record:
+            raise ValueError("the record holds a newline, which would end it")
         return self._stage(shard).append(record)
 
     def reset(self) -> None:

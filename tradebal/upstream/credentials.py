@@ -12,8 +12,8 @@ from tradebal.config import Secret
 from tradebal.errors import UserError
 
 WHERE = (
-    'put it into the systemd credential "feed-key" (LoadCredential=feed-key:…), '
-    "or into the environment variable TRADEBAL_FEED_KEY"
+    "write it to /etc/credstore/feed-key, for root alone: systemd hands it over (LoadCredential=feed-key); "
+    "or put it into the environment variable TRADEBAL_FEED_KEY"
 )
 
 SHORTEST_HIDDEN = 4
