@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tradebal.router.interface import MAX_PINS, MAX_PINS_SIZE
+
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 _SIZE = re.compile(r"(\d{1,20}) ?(KiB|MiB|GiB|TiB|B|)", re.ASCII)
@@ -297,6 +299,9 @@ class Pins(Kind):
                 raise RefusedError(shard, f"a shard number (a symbol with a dot needs quotes: {self.allowed})", at=at)
             if isinstance(shard, bool) or not isinstance(shard, int) or shard < 0:
                 raise RefusedError(shard, "a shard number, 0 or more", at=at)
+        if len(value) > MAX_PINS or sum(len(symbol.encode()) for symbol in value) > MAX_PINS_SIZE:
+            allowed = f"{MAX_PINS} symbols at most, of {MAX_PINS_SIZE} bytes in all"
+            raise RefusedError(value, allowed, shown=f"{len(value)} symbols")
         return dict(value)
 
 

@@ -71,7 +71,7 @@ class Balancer:
             config.shards.count,
             profile.rule,
             framing=config.shards.framing,
-            pins={symbol.encode(): shard for symbol, shard in config.shards.pin.items()},
+            pins=_pins(config),
             max_message=config.feed.max_message,
         )
         warn_if_slow(self._router, _log)
@@ -238,6 +238,8 @@ class Balancer:
     def _apply(self, reload: Reload) -> None:
         self._config = config = reload.config
         self._link.reconfigure(config.feed)
+        if "shards.pin" in reload.taken:
+            self._router.set_pins(_pins(config))
         self._drop = config.overflow.when_full == "drop"
         for overflow in self._overflows:
             overflow.reconfigure(announce=config.shards.gap_records)
@@ -536,6 +538,10 @@ class Balancer:
             staged = len(self._router.pending(fifo.shard))
             if lost := overflow.close() + staged:
                 _log.error("stop: shard=%d lost=%d bytes that its worker did not take in time", fifo.shard, lost)
+
+
+def _pins(config: Config) -> dict[bytes, int]:
+    return {symbol.encode(): shard for symbol, shard in config.shards.pin.items()}
 
 
 def _writable(directory: Path) -> Path:
