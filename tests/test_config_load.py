@@ -92,10 +92,6 @@ def test_every_key_can_be_set():
         ("[shards]\ncuont = 3", "t.toml: shards.cuont: unknown key; did you mean shards.count?"),
         ("[shards]\nlimit = 3", "t.toml: shards.limit: unknown key; did you mean overflow.limit?"),
         (
-            "[shards]\npin = { " + ", ".join(f"S{number} = 0" for number in range(16_385)) + " }",
-            "t.toml: shards.pin = 16385 symbols: must be 16384 symbols at most, of 1048576 bytes in all",
-        ),
-        (
             "[metrics]\nport = 3",
             "t.toml: metrics.port: unknown key; [metrics] can hold address, interval",
         ),

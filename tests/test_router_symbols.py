@@ -4,6 +4,8 @@ import pytest
 
 from tests.frames import text
 from tests.routing import STOCKS, drive, feed, process_all
+from tradebal.config import parse
+from tradebal.errors import UserError
 from tradebal.router.interface import MAX_PINS, MAX_PINS_SIZE
 from tradebal.router.symbols import fnv1a64, shard_of
 
@@ -94,3 +96,16 @@ def test_as_many_pins_as_there_may_be_are_all_kept(make):
     router.set_pins({symbol: number % 4 for number, symbol in enumerate(symbols)})
     outcome = drive(router, [text(b"[" + b",".join(trades) + b"]")])
     assert outcome.trades() == [trades[shard::4] for shard in range(4)]
+
+
+def test_the_configuration_takes_as_many_pins_as_a_router_and_no_more():
+    def read(count, size):
+        return parse(
+            "[shards]\npin = {{ {} }}".format(", ".join(f"{n:0{size}} = 0" for n in range(count))).encode(), "-"
+        )
+
+    size = MAX_PINS_SIZE // MAX_PINS
+    assert len(read(MAX_PINS, size).shards.pin) == MAX_PINS
+    for count, longer in ((MAX_PINS + 1, size - 1), (MAX_PINS, size + 1)):
+        with pytest.raises(UserError, match=f"must be {MAX_PINS} symbols at most, of {MAX_PINS_SIZE} bytes in all"):
+            read(count, longer)

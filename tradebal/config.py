@@ -215,7 +215,9 @@ class Shards:
     pin: Mapping[str, int] = field(
         default_factory=dict,
         metadata=_key(
-            kinds.Pins(), "Symbols placed by hand; each number below `count`. All others go where their hash says."
+            # As many as a router has room for (tradebal.router.interface), which a test compares.
+            kinds.Pins(1 << 14, _MIB),
+            "Symbols placed by hand; each number below `count`. All others go where their hash says.",
         ),
     )
     gap_records: bool = field(
