@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import HERE, KEY, OUT, Contender
+from harness import CA_FILE, HERE, KEY, OUT, Contender
 
 READ_SIZE = 512 << 10
 """Bytes per recv of the floor: the size at which it is fastest here (see README.md)."""
@@ -18,21 +18,24 @@ class Balancer(Contender):
     """The real `tradebal balancer`, as a user runs it."""
 
     router: str = "native"
+    decrypts: str = ""
+    """feed.tls of a balancer that is reached by wss."""
 
     def command(self, url: str, directory: Path, shards: int, pipe_size: int) -> Sequence[str | Path]:
         """See Contender."""
-        return balancer_command(url, directory, shards, pipe_size)
+        feed = f'tls = "{self.decrypts}"\nca_file = "{directory.parent / CA_FILE}"' if self.wss else ""
+        return balancer_command(url, directory, shards, pipe_size, feed)
 
     def environment(self) -> Mapping[str, str]:
         """See Contender."""
         return {"TRADEBAL_FEED_KEY": KEY, "TRADEBAL_ROUTER": self.router}
 
 
-def balancer_command(url: str, directory: Path, shards: int, pipe_size: int) -> Sequence[str | Path]:
-    """Write a configuration beside `directory`, and give the balancer's command line."""
+def balancer_command(url: str, directory: Path, shards: int, pipe_size: int, feed: str = "") -> Sequence[str | Path]:
+    """Write a configuration beside `directory`, with further lines for [feed], and give the balancer's command line."""
     config = directory.parent / "tradebal.toml"
     config.write_text(
-        f'[feed]\nurl = "{url}"\n'
+        f'[feed]\nurl = "{url}"\n{feed}\n'
         f'[shards]\ncount = {shards}\ndirectory = "{directory}"\npipe_size = {pipe_size}\n'
         f'[overflow]\ndirectory = "{directory.parent / "overflow"}"\n'
     )
@@ -71,4 +74,6 @@ ROTATE = Floor("rotate", "bare recv → write, in turn", websocket=False, by_sha
 NAIVE = Client("naive", "websocket-client + orjson", script="naive_client.py", way="plain")
 TUNED = Client("tuned", "websocket-client, tuned", script="naive_client.py", way="tuned")
 PICOWS = Client("picows", "picows + orjson", script="picows_client.py")
+WSS_USER = Balancer("wss-user", "OpenSSL in the balancer", wss=True, decrypts="user")
+WSS_KERNEL = Balancer("wss-kernel", "the kernel", wss=True, decrypts="kernel")
 PYTHON = Balancer("python", "tradebal, Python router", router="python")

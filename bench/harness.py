@@ -8,8 +8,10 @@ import hashlib
 import os
 import select
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +19,18 @@ from pathlib import Path
 
 from block import Block, Expected
 
+from tradebal.market.certificate import ThrowAwayAuthority
+
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
 """Compiled programs, and what a run leaves to look at after a failure."""
 
 KEY = "bench"
+CA_FILE = "ca.pem"
+"""Beside the FIFOs' directory: the authority that a client by wss must trust."""
 _START_TIMEOUT = 30.0
 _RUN_TIMEOUT = 300.0
+_MAX_RECORD = 1 << 14  # RFC 8446, section 5.1
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 4.2.2
 
 
@@ -72,11 +79,12 @@ def window_for(expected: Expected, shards: int) -> int:
 class Upstream:
     """The provider's side until the trades begin: opening handshake and the login exchange, then a plain socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen on a free port of the loopback interface."""
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._tls = tls
         self.port = self._listener.getsockname()[1]
-        self.url = f"ws://127.0.0.1:{self.port}/stocks"
+        self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{self.port}/stocks"
 
     def close(self) -> None:
         """Stop listening."""
@@ -94,6 +102,8 @@ class Upstream:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as every provider does
         try:
             connection.settimeout(_START_TIMEOUT)
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             if websocket:
                 self._dialogue(connection)
             connection.settimeout(None)
@@ -153,6 +163,7 @@ class Contender:
     name: str
     label: str
     websocket: bool = True
+    wss: bool = False
     by_shard: bool = True
     """Whether each trade must come out of its symbol's shard (the floor only moves bytes)."""
 
@@ -260,6 +271,30 @@ def line_of(process: subprocess.Popen[bytes], word: str, timeout: float) -> list
     return line[1:]
 
 
+@contextlib.contextmanager
+def _encrypting(connection: socket.socket, record: int, cpus: set[int]) -> Iterator[socket.socket]:
+    """Give a socket whose bytes go out by `connection`, in TLS records of at most `record` bytes, on these CPUs."""
+    near, far = socket.socketpair()
+
+    def seal() -> None:
+        os.sched_setaffinity(0, cpus)  # this thread's
+        buffer = bytearray(record)
+        with contextlib.suppress(OSError), memoryview(buffer) as view:
+            while count := far.recv_into(buffer):
+                connection.sendall(view[:count])
+
+    thread = threading.Thread(target=seal)
+    thread.start()
+    try:
+        yield near
+    finally:
+        near.close()
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        far.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        far.close()
+
+
 def measure(
     contender: Contender,
     block: Block,
@@ -276,7 +311,12 @@ def measure(
     directory.mkdir()
     fifos = directory / "shards"
     fifos.mkdir()
-    upstream = Upstream()
+    tls = None
+    if contender.wss:
+        authority = ThrowAwayAuthority()
+        authority.write(directory / CA_FILE)
+        tls = authority.server_context()
+    upstream = Upstream(tls)
     pipe_size = pipe_size_for(shards)
     command = contender.command(upstream.url, fifos, shards, pipe_size)
     own, others = places()
@@ -285,6 +325,10 @@ def measure(
         stack.callback(upstream.close)
         process = stack.enter_context(running(command, directory / "contender.log", own, contender.environment()))
         connection = stack.enter_context(upstream.accept(process, websocket=contender.websocket))
+        if contender.wss:
+            connection = stack.enter_context(
+                _encrypting(connection, min(_MAX_RECORD, block.bytes // block.frames), others)
+            )
         log = directory / "load.log"
         fd = connection.fileno()
         wanted = expected.path if contender.by_shard else f"-{block.byte_sum}"

@@ -21,6 +21,7 @@ from instructions import Count
 from latency import PERCENTILES, Latency
 from quiet import RATE, Quiet
 from seen import Publishing, Scrape
+from tls import Tls
 
 Cell = tuple[int, int]
 """Trades a frame, shards."""
@@ -41,6 +42,7 @@ class Findings:
     """All that a run measured; what was left out is empty."""
 
     throughput: Mapping[Cell, Mapping[Contender, Sequence[Result]]]
+    tls: Sequence[Tls]
     instructions: Sequence[Count]
     latency: Sequence[Latency]
     burst: Sequence[Burst]
@@ -86,6 +88,8 @@ def markdown(found: Findings, rounds: int) -> str:
     ]
     if found.throughput:
         parts += _throughput(found.throughput, rounds)
+    if found.tls:
+        parts += _tls(found.tls)
     if found.instructions:
         parts += _instructions(found.instructions)
     if found.latency:
@@ -177,6 +181,27 @@ def _throughput(cells: Mapping[Cell, Mapping[Contender, Sequence[Result]]], roun
         )
     parts.append(table(["", "MB per CPU-second", "MB/s, wall", "million trades/s, wall", "FIFO, KiB"], rows))
     return parts
+
+
+def _tls(sizes: Sequence[Tls]) -> list[str]:
+    rows = []
+    for size in sizes:
+        for contender, rate in size.rates.items():
+            share = size.cipher_share(contender) if contender is not OURS else None
+            rows.append(
+                [
+                    f"{size.per_frame} a frame, {'wss' if contender.wss else 'ws'}: {contender.label}",
+                    _millions(rate),
+                    f"{rate / size.rates[OURS]:.2f}",
+                    f"{share:.0%}" if share is not None else "–",
+                ]
+            )
+    return [
+        "## TLS",
+        "Million trades per CPU-second by ws and by wss, 8 shards; a TLS record is as long as a frame. What is "
+        "AES-256-GCM of it is told from its speed alone, in pieces of that length.",
+        table(["", "million trades per CPU-second", "of ws", "AES"], rows),
+    ]
 
 
 def _instructions(counts: Sequence[Count]) -> list[str]:

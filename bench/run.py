@@ -22,10 +22,11 @@ import latency
 import quiet
 import report
 import seen
+import tls
 from contenders import FLOOR, NAIVE, OURS, PICOWS, PYTHON, ROTATE, TUNED
 from harness import BenchError, Contender, Result, compile_programs, measure, run_as_command
 
-PARTS = ("throughput", "instructions", "latency", "burst", "quiet", "seen")
+PARTS = ("throughput", "tls", "instructions", "latency", "burst", "quiet", "seen")
 CONTENDERS = (OURS, FLOOR, ROTATE, NAIVE, TUNED, PICOWS, PYTHON)
 # Blocks for about half a CPU-second each; they are counted up front, so that all rounds do the same.
 _BLOCKS = {OURS: 250, FLOOR: 300, ROTATE: 300, NAIVE: 1, TUNED: 4, PICOWS: 6, PYTHON: 2}
@@ -45,11 +46,13 @@ def main() -> int:
         _say("instructions: valgrind isn't installed; left out")
         wanted.remove("instructions")
     began = time.monotonic()
-    found = report.Findings({}, [], [], [], None, [], None)
+    found = report.Findings({}, [], [], [], [], None, [], None)
     with tempfile.TemporaryDirectory(prefix="tradebal-bench-") as place:
         directory = Path(place)
         if "throughput" in wanted:
             found.throughput = _throughput(directory, contenders, arguments, rounds)
+        if "tls" in wanted:
+            found.tls = tls.run(directory, rounds, 1) if arguments.quick else tls.run(directory, rounds)
         if "instructions" in wanted:
             found.instructions = (
                 instructions.run(directory, (128,), 1) if arguments.quick else instructions.run(directory)

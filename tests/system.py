@@ -90,8 +90,8 @@ class System:
         """One figure, summed over all units and labels that aren't named."""
         return sum(metrics.value(unit, name, **labels) for unit in metrics.read(self.run / "metrics").values())
 
-    def wait_for(self, name: str, at_least: float, **labels: str) -> None:
-        until(lambda: self.value(name, **labels) >= at_least, f"{name}{labels} to reach {at_least}")
+    def wait_for(self, name: str, at_least: float, *, timeout: float = 30.0, **labels: str) -> None:
+        until(lambda: self.value(name, **labels) >= at_least, f"{name}{labels} to reach {at_least}", timeout)
 
     def audit(self, shard: int) -> dict:
         return json.loads((self.reports / f"audit-{shard}.json").read_bytes())

@@ -304,3 +304,9 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(*names).configure_cert(context)
         return context
+
+    def bundle(self, *names):
+        """Return a file with a certificate for these names and its key."""
+        path = self.file.with_name("server.pem")
+        self._authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(path))
+        return path

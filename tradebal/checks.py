@@ -24,6 +24,8 @@ from tradebal.kinds import write_size
 from tradebal.market.symbols import universe
 from tradebal.places import for_this_user, nearest_existing
 from tradebal.router.symbols import shard_of
+from tradebal.tls import kernel
+from tradebal.upstream.encryption import Encryption
 
 _PAGE = resource.getpagesize()
 _TRIED_PIPES = 16
@@ -31,9 +33,6 @@ _TRIED_PIPES = 16
 
 _GOOD_BUFFER = 16 << 20
 """Receive buffer in bytes that holds 150 ms of a market open at 100 MB/s."""
-
-_TCP_ULP = 31
-"""Socket option of Linux (include/uapi/linux/tcp.h) that Python's socket module doesn't name."""
 
 _DESCRIPTORS_PER_SHARD = 2
 _DESCRIPTORS_BESIDE = 64
@@ -75,7 +74,6 @@ def findings(config: Config, env: Mapping[str, str] = os.environ) -> Iterator[Fi
     yield from check_pipes(config.shards.count, config.shards.pipe_size)
     yield from check_descriptors(config.shards.count)
     yield from check_receive_buffers()
-    yield from check_kernel_tls()
     yield from check_router()
     yield from check_handler(config)
     yield from check_address(config)
@@ -101,12 +99,13 @@ def check_feed(config: Config, env: Mapping[str, str] = os.environ) -> Iterator[
         yield Finding(Level.OK, "feed key", f"none needed: profile={profile.name}")
     try:
         # The URL as configured, in which {key} isn't filled in, so that nothing shown can hold the key.
-        found = target(profile.url, {}, config.feed.ca_file, config.feed.connect_timeout)
+        found = target(profile.url, {}, config.feed)
     except UserError as error:
         yield Finding(Level.FAIL, "feed", error.message, error.hint)
         return
     topics = ",".join(profile.subscribe)
     yield Finding(Level.OK, "feed", f"profile={profile.name} url={found.shown} subscribe={topics}")
+    yield check_tls(found.tls)
 
 
 def check_directory(key: str, directory: Path, *, fifos: bool = False, own: Path | None = None) -> Iterator[Finding]:
@@ -266,22 +265,18 @@ def check_receive_buffers() -> Iterator[Finding]:
         yield Finding(Level.OK, "socket buffers", limits)
 
 
-def check_kernel_tls() -> Iterator[Finding]:
-    """Whether the kernel could decrypt; only told, as nothing depends on it."""
-    fix = ""
+def check_tls(encryption: Encryption | None) -> Finding:
+    """Who would decrypt, and whether that is allowed."""
+    if encryption is None:
+        return Finding(Level.OK, "TLS", "none: feed.url is ws://")
     try:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as server,
-            socket.create_connection(server.getsockname(), timeout=5) as client,
-        ):
-            client.setsockopt(socket.IPPROTO_TCP, _TCP_ULP, b"tls")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOENT:
-            reason, fix = "module tls isn't loaded", f"{_sudo()}modprobe tls"
-        yield Finding(Level.OK, "kernel TLS", f"not here ({reason}); not needed: OpenSSL decrypts", fix)
-    else:
-        yield Finding(Level.OK, "kernel TLS", "available")
+        encryption.require()
+    except UserError as error:
+        return Finding(Level.FAIL, "TLS", error.message, error.hint)
+    if why := encryption.why_user():
+        fix = "" if encryption.mode == "user" else kernel.HOW_TO_GET
+        return Finding(Level.OK, "TLS", f"OpenSSL in the balancer decrypts: {why}", fix)
+    return Finding(Level.OK, "TLS", "the kernel decrypts, if it has the cipher that the provider chooses")
 
 
 def check_router() -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from tradebal import kinds
 from tradebal.errors import UserError
@@ -129,6 +129,9 @@ class CustomFeed:
     )
 
 
+Tls = Literal["auto", "kernel", "user"]
+
+
 @dataclass(frozen=True)
 class Feed:
     """The provider, and how the one connection to it is kept."""
@@ -154,6 +157,13 @@ class Feed:
         metadata=_key(
             kinds.AbsolutePath("file"),
             "Certificates (PEM) to trust for wss:// beside the system's.",
+        ),
+    )
+    tls: Tls = field(
+        default="auto",
+        metadata=_key(
+            kinds.Choice(*get_args(Tls)),
+            "Who decrypts wss://: the kernel, OpenSSL in the balancer's process, or the kernel where it can.",
         ),
     )
     max_message: int = field(

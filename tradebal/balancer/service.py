@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.interface import EventKind, Sample, Status
+from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
 from tradebal.upstream.profiles import resolve
 
@@ -293,13 +295,13 @@ class Balancer:
     def _receive(self) -> None:
         """Take in what the provider has sent, for at most `_TURN_NS`, and write it to the FIFOs."""
         deadline = time.monotonic_ns() + _TURN_NS
-        self._more = False
+        self._more = aside = False
         while (connection := self._link.connection) is not None:
             reads = self._router.counters().reads
             drained = closed = False
             error: OSError | None = None
-            if connection.tls:
-                # OpenSSL gives one record (at most 16 KiB) a call: fill the buffer with as many as there are.
+            if aside or connection.tls == "user":
+                aside = False
                 try:
                     while (space := self._router.space()) and not closed:
                         count = connection.receive_into(space)
@@ -313,6 +315,10 @@ class Balancer:
             else:
                 status = self._pump(connection.fileno())
                 drained = status is Status.INPUT
+                if connection.tls == "kernel":
+                    # recv fails at a record that holds no data, and poll may be silent about one that changes the key.
+                    aside = drained or (status is Status.ERROR and self._router.errno == errno.EIO)
+                    drained = False
             self._add_batches()
             counters = self._router.counters()
             if counters.reads > reads:
@@ -321,16 +327,26 @@ class Balancer:
                 break
             if counters.reads > reads:
                 self._link.on_data(time.monotonic(), counters.trades)
-            if error is not None or closed or status in (Status.CLOSED, Status.ERROR):
+            if error is not None or closed or status is Status.CLOSED or (status is Status.ERROR and not aside):
                 if status is Status.ERROR:
                     error = OSError(self._router.errno, os.strerror(self._router.errno))
                 self._link.on_closed(time.monotonic(), error)
                 break
-            if drained:
+            if drained and not (connection.tls == "user" and self._wait_for_more(connection, deadline)):
                 break
             if time.monotonic_ns() >= deadline or self._paused():
                 self._more = True
                 break
+
+    def _wait_for_more(self, connection: Connection, deadline_ns: int) -> bool:
+        """Wait until the provider sends more, as `pump` does; False where something else, or nothing, comes first."""
+        if self._stalled or connection.wants_write:
+            return False
+        poller = select.poll()
+        for fd in (connection.fileno(), self._wake.fileno()):
+            poller.register(fd, select.POLLIN)
+        left = max(0, deadline_ns - time.monotonic_ns())
+        return [fd for fd, _ in poller.poll(left / 1e6)] == [connection.fileno()]
 
     def _pump(self, fd: int) -> Status:
         """Run the router until it has nothing for Python to decide."""

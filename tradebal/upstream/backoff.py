@@ -50,6 +50,13 @@ class Backoff:
         self.attempts += 1
         return self._rng.uniform(0.0, ceiling)
 
+    def at_once(self) -> float:
+        """Return no delay for a loss that is nobody's fault, once after healthy flow; then the usual ones."""
+        if self.attempts:
+            return self.next()
+        self.attempts += 1
+        return 0.0
+
     def slow(self) -> float:
         """Return the delay before the next try, for a failure that somebody has to put right."""
         self.attempts += 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
-import ssl
+from typing import Literal
 
 from websocket import ABNF
+
+from tradebal.tls.sockets import TlsSocket
 
 MAX_QUEUED = 1 << 20
 """Bytes that may wait to be written before pongs are left out (RFC 6455, 5.5.3: only the newest ping needs one)."""
@@ -26,8 +27,6 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.sock = sock
-        self.tls = isinstance(sock, ssl.SSLSocket)
-        """Whether `receive_into` must read, instead of recv on the descriptor."""
         self._queue = bytearray()
         self._broken = False
 
@@ -35,18 +34,26 @@ class Connection:
         """Return the socket's descriptor; -1 once closed."""
         return self.sock.fileno()
 
+    @property
+    def tls(self) -> Literal["none", "kernel", "user"]:
+        """Who decrypts. With "user", `receive_into` must read instead of recv on the descriptor.
+
+        With "kernel" it must read where recv on the descriptor fails with EIO: at a TLS record that holds no data.
+        """
+        return self.sock.by if isinstance(self.sock, TlsSocket) else "none"
+
+    @property
+    def cipher(self) -> str:
+        """TLS version and cipher suite; "none" without TLS."""
+        return f"{self.sock.version}/{self.sock.cipher}" if isinstance(self.sock, TlsSocket) else "none"
+
     def receive_into(self, buffer: memoryview) -> int:
         """Read up to `len(buffer)` bytes; 0 means that the peer has ended the stream.
 
-        BlockingIOError where nothing is there yet; any other OSError means that the connection is lost. With TLS,
-        call it until BlockingIOError: OpenSSL may hold bytes that no select shows.
+        BlockingIOError where nothing is there yet; any other OSError means that the connection is lost. Call it until
+        BlockingIOError: OpenSSL may hold bytes that no select shows.
         """
-        try:
-            return self.sock.recv_into(buffer)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError(errno.EAGAIN, "nothing to read yet") from None
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return 0
+        return self.sock.recv_into(buffer)
 
     def send_text(self, text: str) -> None:
         """Send a text message in one frame."""
@@ -77,7 +84,7 @@ class Connection:
             try:
                 # A retry must offer TLS at least the bytes of the refused try: the queue only grows in between.
                 sent = self.sock.send(self._queue)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            except BlockingIOError:
                 return False
             except OSError:
                 self._broken = True

@@ -59,9 +59,9 @@ class Connector:
             if isinstance(self._result, Connection):
                 self._result.close()
             elif not self._done and (sock := self._websocket.sock) is not None:
-                # The thread may be reading an answer that never ends; SSLSocket's own shutdown would disturb it.
+                # The thread may be reading an answer that never ends.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def timed_out(self) -> Failure:
         """Cancel because `target.timeout` has passed; say what took so long."""

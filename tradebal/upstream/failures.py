@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 
 import websocket
 
+from tradebal.tls.handshake import DeclinedError
+from tradebal.tls.records import AlertError, RekeyError, TlsError
 from tradebal.upstream.proxies import Proxy
 from tradebal.upstream.target import Target
 
-Retry = Literal["normal", "slow"]
-"""normal: may pass at any moment. slow: somebody has to put it right, so a try every 30 to 60 s is enough."""
+Retry = Literal["at_once", "normal", "slow"]
+"""at_once: nobody's fault. normal: may pass at any moment. slow: somebody has to put it right, so a try every 30 to
+60 s is enough."""
 
 REASONS = (
     "closed",
@@ -42,6 +45,9 @@ REASONS = (
     "timeout",
     "certificate",
     "tls",
+    "tls_alert",
+    "tls_record",
+    "tls_rekey",
     "proxy",
     "redirect",
     "rate_limited",
@@ -108,6 +114,36 @@ def no_answer(target: Target, proxy: Proxy | None, stage: str) -> Failure:
     return Failure("timeout", locate(target, proxy, text))
 
 
+def ended(error: OSError | None) -> Failure:
+    """Say what the end of an open connection means: the error of the last recv, or None for the end of the stream."""
+    match error:
+        case None:
+            return Failure("eof", "the provider ended the connection without a close frame")
+        case RekeyError():
+            return Failure("tls_rekey", f"the provider took {error}", "at_once")
+        case AlertError():
+            return Failure("tls_alert", f"the provider gave up by a TLS alert ({error})")
+        case TlsError():
+            return Failure("tls", f"TLS failed ({error})")
+        case ssl.SSLError(reason=str(reason)) if "_ALERT_" in reason:
+            name = reason.partition("_ALERT_")[2].lower()
+            return Failure("tls_alert", f"the provider gave up by a TLS alert ({name})")
+        case (
+            ssl.SSLError(reason="DECRYPTION_FAILED_OR_BAD_RECORD_MAC")
+            | OSError(
+                errno=errno.EBADMSG | errno.EMSGSIZE | errno.EINVAL  # the last two: the kernel, of a header
+            )
+        ):
+            return Failure("tls_record", "a TLS record was broken: what came isn't what the provider encrypted")
+        case ssl.SSLError():
+            return Failure("tls", f"TLS failed ({_said(error)})")
+        case OSError(errno=errno.ETIMEDOUT):
+            return Failure("timeout", "the provider's host doesn't answer any more")
+        case OSError(errno=errno.ECONNRESET | errno.EPIPE):
+            return Failure("reset", "the connection was reset")
+    return Failure("error", f"reading failed ({error.strerror})")
+
+
 def explain(error: Exception, target: Target, proxy: Proxy | None, answered: Mapping[str, str]) -> Failure:
     """Translate what websocket-client's `connect` raised.
 
@@ -151,8 +187,10 @@ def _explain(
             )
             return "certificate", text, "slow", 0.0
         case ssl.SSLError():
-            said = (error.reason or "ended by the peer").replace("_", " ").lower()
-            return "tls", f"TLS failed ({said}); if that port speaks no TLS, use ws:// in feed.url", "normal", 0.0
+            text = f"TLS failed ({_said(error)}); if that port speaks no TLS, use ws:// in feed.url"
+            return "tls", text, "normal", 0.0
+        case DeclinedError():
+            return "tls", f'feed.tls = "kernel", but {error}; load the module, or set "auto"', "slow", 0.0
         case websocket.WebSocketConnectionClosedException():
             text = "the server ended the connection during the opening handshake; check feed.url, also ws:// or wss://"
             return "handshake", text, "normal", 0.0
@@ -179,6 +217,10 @@ def _explain(
         "slow",
         0.0,
     )
+
+
+def _said(error: ssl.SSLError) -> str:
+    return (error.reason or "ended by the peer").replace("_", " ").lower()
 
 
 def _bad_status(status: int, headers: Mapping[str, str]) -> tuple[str, str, Retry, float]:

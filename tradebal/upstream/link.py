@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import errno
 import logging
 import math
 import random
 import selectors
-import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -17,7 +15,7 @@ from tradebal import events
 from tradebal.config import Feed, Secret
 from tradebal.histogram import Histogram
 from tradebal.router.interface import Event, EventKind
-from tradebal.upstream import proxies
+from tradebal.upstream import failures, proxies
 from tradebal.upstream.backoff import Backoff
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.connector import Connector
@@ -89,9 +87,9 @@ class Link:
 
         wait for `fds()` and its own descriptors, at most until `next_deadline()`
         if the connection's socket is readable, or `opened` was just called:
-            plain:  status = router.pump(link.connection.fileno(), budget)
-            TLS:    n = link.connection.receive_into(router.space()); router.received(n); router.pump(-1, budget)
-                    until BlockingIOError: OpenSSL may hold bytes that no select shows
+            either: status = router.pump(link.connection.fileno(), budget)
+            or:     n = link.connection.receive_into(router.space()); router.received(n); router.pump(-1, budget)
+                    until BlockingIOError; which of the two, `link.connection.tls` says
             bytes came:      link.on_data(now, trades)
             EVENT:           link.on_event(router.event(), now); go on only if link.connection is still there
             CLOSED, ERROR, 0 bytes, OSError:    link.on_closed(now, error)
@@ -112,7 +110,9 @@ class Link:
         sent = [self.profile.url, *feed.headers.values(), *(step.send for step in self.profile.steps)]
         self._credentials = Credentials(key, sent, self.profile.subscribe, self.profile.name)
         headers = {name: self._credentials.header(text) for name, text in feed.headers.items()}
-        self._target = target(self._credentials.url(self.profile.url), headers, feed.ca_file, feed.connect_timeout)
+        self._target = target(self._credentials.url(self.profile.url), headers, feed)
+        if self._target.tls is not None:
+            self._target.tls.require()
         self._shown = self._credentials.show(self._target.shown)
         self._keyed = bool(placeholders(*sent) & {"key", "secret"})
         self._feed = feed
@@ -154,8 +154,8 @@ class Link:
 
     @property
     def tls(self) -> str:
-        """Who decrypts the present connection: "user" (OpenSSL in this process), or "none"."""
-        return "user" if self.connection is not None and self.connection.tls else "none"
+        """Who decrypts the present connection: "kernel", "user" (OpenSSL in this process), or "none"."""
+        return self.connection.tls if self.connection is not None else "none"
 
     @property
     def connected(self) -> bool:
@@ -257,18 +257,7 @@ class Link:
         if self.connection is None or self._session is None:
             return
         if self.phase is not Phase.CLOSING:
-            if error is None:
-                ended = Failure("eof", "the provider ended the connection without a close frame")
-            elif isinstance(error, ssl.SSLError):
-                said = (error.reason or "ended by the peer").replace("_", " ").lower()
-                ended = Failure("tls", f"TLS failed ({said})")
-            elif error.errno == errno.ETIMEDOUT:
-                ended = Failure("timeout", "the provider's host doesn't answer any more")
-            elif error.errno in (errno.ECONNRESET, errno.EPIPE):
-                ended = Failure("reset", "the connection was reset")
-            else:
-                ended = Failure("error", f"reading failed ({error.strerror})")
-            self._lost(self._named(ended, self._session, now), now)
+            self._lost(self._named(failures.ended(error), self._session, now), now)
         self._drop()
 
     def tick(self, now: float) -> None:
@@ -322,8 +311,8 @@ class Link:
         self._due = self._retry_at
 
     def _opened(self, connection: Connection, now: float) -> None:
-        cipher = connection.sock.version() if isinstance(connection.sock, ssl.SSLSocket) else None
-        _LOG.info("connected: url=%s tls=%s in=%.3fs", self._shown, cipher or "none", now - self._since)
+        cipher, by = connection.cipher, connection.tls
+        _LOG.info("connected: url=%s tls=%s by=%s in=%.3fs", self._shown, cipher, by, now - self._since)
         self.connection = connection
         self.phase = Phase.LOGIN
         self._due = math.inf
@@ -443,8 +432,8 @@ class Link:
         if self._stopping:
             _LOG.info("%s: reason=%s%s: %s", what, failure.reason, more, text)
             return
-        delay = self._backoff.slow() if failure.retry == "slow" else self._backoff.next()
-        delay = max(delay, failure.retry_after)
+        waits = {"at_once": self._backoff.at_once, "normal": self._backoff.next, "slow": self._backoff.slow}
+        delay = max(waits[failure.retry](), failure.retry_after)
         self._retry_at = now + delay
         level = logging.ERROR if failure.retry == "slow" else logging.WARNING
         again = f"trying again in {delay:.1f} s (attempt {self._backoff.attempts + 1})"
