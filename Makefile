@@ -20,7 +20,8 @@ demo: setup
 	@$(BIN)/tradebal demo
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not guest"
+	$(BIN)/pytest -m guest
 
 lint: setup
 	$(BIN)/ruff check .

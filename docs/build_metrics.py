@@ -58,7 +58,7 @@ seconds, so that no HTTP server runs beside the trades; node_exporter's textfile
 Every series is there from the start, with 0, but those of `tradebal_top_symbol_trades`. A unit that hasn't written for
 10 seconds is down: `tradebal_up` says so, and its other figures are gone. Units are `balancer` and `worker-0`,
 `worker-1`, …; all series of a worker, a handler's own included, have the label `shard`. Histograms are classic ones:
-prometheus-client can't write native ones.
+prometheus-client's text format has no native ones, and its OpenMetrics has them only as a draft of version 2.0.
 
 Counters start again at 0 with their process. Times of trades compare two clocks, the provider's and this machine's;
 those of providers that give no time (see `feed.custom.time_key`) are unknown, and their histograms stay empty. Trades

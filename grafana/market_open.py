@@ -327,6 +327,14 @@ def _workers() -> list:
             logarithmic=True,
             width=12,
         ),
+        lines(
+            "From receipt to handler",
+            "From the balancer's receipt of a trade to the handler's end, for 99 % of trades: our own share.",
+            "s",
+            (quantile(0.99, "tradebal_worker_latency_seconds", "shard"), "worker {{shard}}"),
+            logarithmic=True,
+            width=12,
+        ),
         rows(
             "Processes",
             "Each process: 1 if it wrote its figures within the last 10 seconds, else 0.",

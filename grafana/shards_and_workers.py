@@ -120,4 +120,13 @@ def _one() -> list:
             width=12,
             logarithmic=True,
         ),
+        lines(
+            "From receipt to handler",
+            "From the balancer's receipt of a trade to the handler's end: our own share.",
+            "s",
+            (quantile(0.5, "tradebal_worker_latency_seconds", "shard", _THIS), "half are below"),
+            (quantile(0.99, "tradebal_worker_latency_seconds", "shard", _THIS), "99 % are below"),
+            width=12,
+            logarithmic=True,
+        ),
     ]

@@ -9,11 +9,13 @@ A real PID 1 with real cgroups, journal and sandboxing, and nothing of it is see
 and is gone at the end; its network is a loopback of its own. Needs root, util-linux, systemd and a cgroup2 hierarchy;
 `why_not()` says what is missing. Machines may run side by side.
 
-Not to be had in namespaces, where the host lacks CAP_SYS_RESOURCE: limits beyond the host's.
+Not to be had in namespaces, where the host lacks CAP_SYS_RESOURCE: limits beyond the host's; nor modules that the
+host's kernel hasn't. tests/guest.py boots a kernel too.
 """
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import shutil
@@ -75,7 +77,35 @@ def why_not() -> str:
     return ""
 
 
-class Machine:
+class Systemd(abc.ABC):
+    """What can be asked of a booted systemd, wherever commands run on it."""
+
+    @abc.abstractmethod
+    def run(self, *command: str, check: bool = True, stderr: bool = False, timeout: float = 60.0) -> str:
+        """Run a command inside and return its stdout, with `stderr` that too.
+
+        AssertionError with all it said if it fails and `check`.
+        """
+
+    def show(self, unit: str, *properties: str) -> str:
+        """Return properties of a unit, separated by spaces, as `systemctl show` gives them."""
+        names = [f"--property={name}" for name in properties]
+        lines = self.run("systemctl", "show", unit, *names).splitlines()
+        values = dict(line.split("=", 1) for line in lines)
+        return " ".join(values[name] for name in properties)
+
+    def journal(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return journal entries as their fields, oldest first; `arguments` as for journalctl."""
+        self.run("journalctl", "--sync", check=False)
+        lines = self.run("journalctl", "--output=json", "--all", "--no-pager", *arguments, check=False).splitlines()
+        return [json.loads(line) for line in lines]
+
+    def messages(self, *arguments: str) -> str:
+        """Return the messages of journal entries, one a line."""
+        return "\n".join(str(entry.get("MESSAGE")) for entry in self.journal(*arguments))
+
+
+class Machine(Systemd):
     """One booted systemd, from `with` to its end."""
 
     def __init__(self, layer: Path, *, root: Path = Path("/"), timeout: float = 30.0) -> None:
@@ -142,10 +172,6 @@ class Machine:
         return Path(f"/proc/{self.pid}/root") / path.lstrip("/")
 
     def run(self, *command: str, check: bool = True, stderr: bool = False, timeout: float = 60.0) -> str:
-        """Run a command inside and return its stdout, with `stderr` that too.
-
-        AssertionError with all it said if it fails and `check`.
-        """
         done = subprocess.run(
             ["nsenter", "--target", str(self.pid), "--all", *command],
             stdin=subprocess.DEVNULL,
@@ -156,13 +182,6 @@ class Machine:
         )
         assert not check or done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + (done.stderr if stderr else "")
-
-    def show(self, unit: str, *properties: str) -> str:
-        """Return properties of a unit, separated by spaces, as `systemctl show` gives them."""
-        names = [f"--property={name}" for name in properties]
-        lines = self.run("systemctl", "show", unit, *names).splitlines()
-        values = dict(line.split("=", 1) for line in lines)
-        return " ".join(values[name] for name in properties)
 
     def host_pid(self, unit: str) -> int:
         """Return the main process of a service, as the host numbers it; 0 if it has none."""
@@ -176,16 +195,6 @@ class Machine:
             if numbers[-1] == inside and namespace == Path(f"/proc/{self.pid}/ns/pid").readlink():
                 return int(file.parent.name)
         return 0
-
-    def journal(self, *arguments: str) -> list[dict[str, Any]]:
-        """Return journal entries as their fields, oldest first; `arguments` as for journalctl."""
-        self.run("journalctl", "--sync", check=False)
-        lines = self.run("journalctl", "--output=json", "--all", "--no-pager", *arguments, check=False).splitlines()
-        return [json.loads(line) for line in lines]
-
-    def messages(self, *arguments: str) -> str:
-        """Return the messages of journal entries, one a line."""
-        return "\n".join(str(entry.get("MESSAGE")) for entry in self.journal(*arguments))
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + self._timeout

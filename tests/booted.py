@@ -16,17 +16,10 @@ _WHY_NOT = boot.why_not() or bundle.why_not()
 needs_boot = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "-")
 
 
-class Bundled(boot.Machine):
-    """A machine with the bundle in it, of `count` shards."""
+class Product(boot.Systemd):
+    """A systemd with the bundle on it, of `count` shards; `figures` gives the samples that its units published."""
 
     count = 3
-
-    def configure(self, text):
-        self.path("/etc/tradebal/tradebal.toml").write_text(text)
-
-    def simulate(self, *arguments):
-        self.run("systemd-run", "--unit=simulator", "tradebal", "simulate", "--no-tls", *arguments)
-        self.await_entry("listening:", "-u", "simulator")
 
     def start(self):
         self.run("systemctl", "start", "tradebal.target")
@@ -56,17 +49,29 @@ class Bundled(boot.Machine):
         until(lambda: text in self.messages(*arguments), f"the journal to have {text!r}")
 
     def value(self, name, **labels):
-        return sum(
-            metrics.value(unit, name, **labels) for unit in metrics.read(self.path("/run/tradebal/metrics")).values()
-        )
+        return metrics.value(self.figures(), name, **labels)
 
     def await_value(self, name, at_least, **labels):
         until(lambda: self.value(name, **labels) >= at_least, f"{name} to reach {at_least}")
 
+
+class Bundled(Product, boot.Machine):
+    """A machine in namespaces with the bundle in it."""
+
+    def configure(self, text):
+        self.path("/etc/tradebal/tradebal.toml").write_text(text)
+
+    def simulate(self, *arguments):
+        self.run("systemd-run", "--unit=simulator", "tradebal", "simulate", "--no-tls", *arguments)
+        self.await_entry("listening:", "-u", "simulator")
+
+    def figures(self):
+        return itertools.chain(*metrics.read(self.path("/run/tradebal/metrics")).values())
+
     def desk(self, shard):
         """What the worker's handler got: numbers, and reasons of gaps."""
         text = self.path(f"/var/lib/desk/{shard}").read_text()
-        return [int(line) if line.isdigit() else line for line in text.split()]
+        return [int(line) if line.isdigit() else line for line in text.split() if len(line) == 9 or line.isalpha()]
 
 
 class System(Bundled):

@@ -10,7 +10,10 @@ _NUMBER = re.compile(rb'"q": ?(\d+)')
 
 
 class Desk(Handler):
-    """Appends to /var/lib/desk/<shard>: a line for each trade, with its number, and for each gap, with its reason."""
+    """Appends to /var/lib/desk/<shard>: a line for each trade, with its number, and for each gap, with its reason.
+
+    A kill can cut a write short: so each begins on a new line, and a number that isn't whole has fewer than 9 digits.
+    """
 
     def __init__(self, context):
         super().__init__(context)
@@ -20,7 +23,7 @@ class Desk(Handler):
     def on_trades(self, batch):
         numbers = _NUMBER.findall(batch.raw)
         assert len(numbers) == len(batch) == len(batch.trades()), "a trade that isn't whole"
-        os.write(self._fd, b"".join(number + b"\n" for number in numbers))
+        os.write(self._fd, b"\n" + b"".join(number.zfill(9) + b"\n" for number in numbers))
 
     def on_gap(self, gap):
-        os.write(self._fd, f"{gap.reason}\n".encode())
+        os.write(self._fd, f"\n{gap.reason}\n".encode())

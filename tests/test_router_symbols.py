@@ -3,7 +3,10 @@
 import pytest
 
 from tests.frames import text
-from tests.routing import STOCKS, drive
+from tests.routing import STOCKS, drive, feed, process_all
+from tradebal.config import parse
+from tradebal.errors import UserError
+from tradebal.router.interface import MAX_PINS, MAX_PINS_SIZE
 from tradebal.router.symbols import fnv1a64, shard_of
 
 # From a C program that multiplies by shifts and additions, which shares nothing with symbols.py.
@@ -57,3 +60,52 @@ def test_pinned_symbols_go_where_their_pin_says_and_no_others(make):
     assert outcome.trades()[0] == ['{"ev":"T","sym":"Müller"}'.encode()]
     assert outcome.trades()[7] == [b'{"ev":"T","sym":"A"}']
     assert b'{"ev":"T","sym":"SPY"}' in outcome.trades()[1]
+
+
+def test_pins_can_be_changed_between_any_two_trades_and_what_is_staged_stays_where_it_is(make):
+    router = make(8, STOCKS, pins={b"AAPL": 6, b"SPY": 5})
+    message = text(b'[{"ev":"T","sym":"AAPL"},{"ev":"T","sym":"SPY"},{"ev":"T","sym":"MSFT"}]')
+    aapl, spy, msft = (b'{"ev":"T","sym":"%s"}\n' % symbol for symbol in (b"AAPL", b"SPY", b"MSFT"))
+    for pins in ({b"AAPL": 2, b"MSFT": 6}, {}):
+        feed(router, message)
+        process_all(router)
+        router.set_pins(pins)
+    feed(router, message)
+    process_all(router)
+    assert [bytes(router.pending(shard)) for shard in range(8)] == [
+        b"", spy + spy, aapl, aapl, b"", spy, aapl + msft, msft + msft,
+    ]  # fmt: skip
+
+
+def test_pins_that_are_refused_change_nothing(make):
+    router = make(2, STOCKS, pins={b"AAPL": 0})
+    too_many = {b"%d" % number: 1 for number in range(MAX_PINS + 1)}
+    for pins in ({b"AAPL": 2}, {b"AAPL": -1}, too_many, {b"A" * (MAX_PINS_SIZE + 1): 1}):
+        with pytest.raises(ValueError, match="pinned"):
+            router.set_pins(pins)
+        with pytest.raises(ValueError, match="pinned"):
+            make(2, STOCKS, pins=pins)
+    outcome = drive(router, [text(b'{"ev":"T","sym":"AAPL"}')])
+    assert [bool(data) for data in outcome.shards] == [True, False]
+
+
+def test_as_many_pins_as_there_may_be_are_all_kept(make):
+    symbols = [(b"%d" % number).ljust(MAX_PINS_SIZE // MAX_PINS, b".") for number in range(MAX_PINS)]
+    trades = [b'{"ev":"T","sym":"%s"}' % symbol for symbol in symbols]
+    router = make(4, STOCKS)
+    router.set_pins({symbol: number % 4 for number, symbol in enumerate(symbols)})
+    outcome = drive(router, [text(b"[" + b",".join(trades) + b"]")])
+    assert outcome.trades() == [trades[shard::4] for shard in range(4)]
+
+
+def test_the_configuration_takes_as_many_pins_as_a_router_and_no_more():
+    def read(count, size):
+        return parse(
+            "[shards]\npin = {{ {} }}".format(", ".join(f"{n:0{size}} = 0" for n in range(count))).encode(), "-"
+        )
+
+    size = MAX_PINS_SIZE // MAX_PINS
+    assert len(read(MAX_PINS, size).shards.pin) == MAX_PINS
+    for count, longer in ((MAX_PINS + 1, size - 1), (MAX_PINS, size + 1)):
+        with pytest.raises(UserError, match=f"must be {MAX_PINS} symbols at most, of {MAX_PINS_SIZE} bytes in all"):
+            read(count, longer)

@@ -41,6 +41,20 @@ class Numbered:
             yield Prepared(0.0, Block(frame(message), 1, len(numbers), first))
 
 
+@dataclass
+class Steady:
+    """A tape of `rate` trades a second, 5 in each message, for `seconds`."""
+
+    rate: int
+    seconds: int
+    paced: bool = True
+
+    def chunks(self):
+        for first in range(1, self.rate * self.seconds, 5):
+            message = b"[" + b",".join(map(trade, range(first, first + 5))) + b"]"
+            yield Prepared(first / self.rate, Block(frame(message), 1, 5, first))
+
+
 @contextlib.contextmanager
 def provider(tape, **options):
     with Provider(tape, lambda: MassiveDialogue(keys=[KEY]), **options) as serving:
@@ -152,6 +166,24 @@ def test_when_full_block_holds_the_provider_up_and_loses_nothing(tmp_path):
         system.wait_for("tradebal_worker_trades_total", 60_000)
         system.stop_all()
         assert_all_there(system, 60_000)
+
+
+def test_the_time_from_receipt_to_handling_is_told_also_of_what_waited_for_a_new_worker(tmp_path):
+    def latencies(**labels):
+        return system.value("tradebal_worker_latency_seconds_bucket", shard="0", **labels)
+
+    with provider(Steady(500, 30)) as serving, System(tmp_path, serving.url, workers=1) as system:
+        system.start_all()
+        until(lambda: latencies(le="+Inf") >= 10, "10 trades to be timed")
+        # Not all: another process may have had the processor for long.
+        assert latencies(le="0.25") > latencies(le="+Inf") / 2
+        system.stop("worker-0", signal.SIGKILL)
+        routed = system.value("tradebal_trades_total")
+        system.wait_for("tradebal_trades_total", routed + 1000)
+        system.start("worker", 0)
+        until(lambda: latencies(le="+Inf") - latencies(le="1.0") >= 5, "5 trades that waited for more than a second")
+        timed = latencies(le="0.25")
+        until(lambda: latencies(le="0.25") >= timed + 5, "5 that didn't wait")
 
 
 def test_a_second_balancer_refuses_and_names_the_first(tmp_path):

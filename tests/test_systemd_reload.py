@@ -7,18 +7,23 @@ from tradebal import events
 pytestmark = needs_boot
 
 
-def test_a_reload_takes_over_subscriptions_and_keeps_the_connection(tmp_path):
+def test_a_reload_takes_over_subscriptions_and_pins_and_keeps_the_connection(tmp_path):
     with System(tmp_path) as machine:
         machine.simulate("--session", "steady", "--rate", "5000")
         machine.start()
         machine.await_value("tradebal_trades_total", 1000)
         file = machine.path("/etc/tradebal/tradebal.toml")
-        file.write_text(file.read_text().replace("[feed]\n", '[feed]\nsubscribe = ["T.SPY"]\n') + "pin = { SPY = 2 }\n")
+        file.write_text(
+            file.read_text().replace("[feed]\n", '[feed]\nsubscribe = ["T.SPY"]\n')
+            + "pin = { SPY = 2 }\npipe_size = '128KiB'\n"
+        )
         before = machine.main_pid("tradebal-balancer.service")
         machine.run("systemctl", "reload", "tradebal-balancer.service")
         until(lambda: machine.journal(f"MESSAGE_ID={events.RELOADED.message_id}"), "the reload")
         waiting = until(lambda: machine.journal(f"MESSAGE_ID={events.NOT_RELOADED.message_id}"), "what waits")[0]
-        assert waiting["KEYS"] == "shards.pin"
+        assert waiting["KEYS"] == "shards.pipe_size"
+        routed = machine.value("tradebal_shard_trades_total", shard="2")
+        machine.await_value("tradebal_shard_trades_total", routed + 100, shard="2")
         assert machine.main_pid("tradebal-balancer.service") == before
         until(lambda: machine.show("tradebal-balancer", "ActiveState") == "active", "the reload's end")
         assert machine.value("tradebal_connects_total") == 1

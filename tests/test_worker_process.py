@@ -1,8 +1,12 @@
 """A worker as its users run it: a real process on a real FIFO, over restarts of either side."""
 
+import contextlib
+import itertools
 import os
+import re
 import signal
 import socket
+import sqlite3
 import threading
 import time
 
@@ -96,35 +100,161 @@ def test_worker_that_stops_while_the_balancer_writes_on_takes_no_part_of_a_recor
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "length32"])
-def test_worker_killed_in_the_middle_of_a_record_costs_that_record_only_and_says_so(bench, kind):
+def test_worker_killed_while_a_record_is_incomplete_costs_nothing(bench, kind):
     bench.configure(f"file = '{bench.seen_file}'", handler="collect:Collect", shards=f"framing = '{kind}'")
     frames = [framing.encode(trade(number), kind) for number in range(20)]
     balancer = bench.balancer()
     worker = bench.worker()
     balancer.write(b"".join(frames[:10]) + frames[10][:9])
-    until(lambda: len(bench.seen()) == 10, "10 trades")
-    balancer.until_read()
+    until(lambda: balancer.unread() == 9, "the worker to leave nothing but the beginning")
     worker.kill()
     balancer.write(frames[10][9:] + b"".join(frames[11:]))
     successor = bench.worker()
-    until(lambda: len(bench.seen()) == 20, "9 more trades and a gap")
-    assert bench.seen() == [*trades(range(10)), b"gap restart", *trades(range(11, 20))]
-    successor.says(f"torn record dropped: shard=0 bytes={len(frames[10]) - 9}")
+    until(lambda: len(bench.seen()) == 20, "10 more trades")
+    assert bench.seen() == trades(range(20))
+    assert successor.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "length32"])
+def test_worker_killed_in_the_middle_of_a_long_record_costs_that_record_only_and_says_so(bench, kind):
+    bench.configure(f"file = '{bench.seen_file}'", handler="collect:Collect", shards=f"framing = '{kind}'")
+    frames = [framing.encode(trade(number), kind) for number in range(20)]
+    long = framing.encode(b'{"q":"' + b"x" * 300_000 + b'"}', kind)
+    balancer = bench.balancer(size=1 << 20)
+    worker = bench.worker()
+    balancer.write(b"".join(frames[:10]) + long[:200_000])
+    balancer.until_read()
+    worker.kill()
+    balancer.write(long[200_000:] + b"".join(frames[10:]))
+    successor = bench.worker()
+    until(lambda: len(bench.seen()) == 21, "10 more trades and a gap")
+    assert bench.seen() == [*trades(range(10)), b"gap restart", *trades(range(10, 20))]
+    successor.says(f"torn record dropped: shard=0 bytes={len(long) - 200_000}")
     until(lambda: bench.figure("tradebal_worker_gaps_total", reason="restart") == 1, "the gap's metric")
     assert successor.stop() == 0
+
+
+@pytest.mark.parametrize("size", [1 << 12, 1 << 16, 1 << 20])
+def test_record_longer_than_the_fifo_comes_through_whole(bench, size):
+    bench.configure(f"file = '{bench.seen_file}'", handler="collect:Collect")
+    balancer = bench.balancer(size=size)
+    worker = bench.worker()
+    long = b'{"q":"' + b"x" * 1_048_000 + b'"}'
+    balancer.write(lines(range(100)) + long + b"\n" + lines(range(100, 200)))
+    until(lambda: len(bench.seen()) == 201, "all records")
+    assert bench.seen() == [*trades(range(100)), long, *trades(range(100, 200))]
+    assert worker.stop() == 0
+
+
+def test_workers_killed_at_speed_lose_nothing_and_repeat_a_batch_each_at_most(bench):
+    balancer = bench.balancer()
+    sent = 0
+    written = threading.Event()
+
+    def write():
+        nonlocal sent
+        while not written.is_set():
+            # Pieces that end anywhere but at a record's end.
+            data = lines(range(sent, sent + 1000))
+            for start in range(0, len(data), 999):
+                balancer.write(data[start : start + 999])
+            sent += 1000
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for megabytes in range(1, 6):
+            worker = bench.worker()
+            until(lambda: bench.size() > megabytes * 1_000_000, "a megabyte more")  # noqa: B023
+            worker.kill()
+    finally:
+        written.set()
+        last = bench.worker()
+        writer.join()
+    balancer.until_read()
+    assert last.stop() == 0
+    # The kill may have cut the handler's own write short.
+    numbers = list(map(int, re.findall(rb'{"ev":"T","sym":"S\d","q":(\d+)}\n', bench.seen_file.read_bytes())))
+    assert sorted(set(numbers)) == list(range(sent))
+    back = [(before, after) for before, after in itertools.pairwise(numbers) if after != before + 1]
+    assert len(back) <= 5
+    assert all(after <= before for before, after in back)
+
+
+LEDGER = '''
+"""Keeps the trades, and the receipt of the batch that they came in, in one transaction."""
+import os
+import signal
+import sqlite3
+from tradebal.handlers import Handler
+
+
+class Ledger(Handler):
+    def __init__(self, context, *, kills=False):
+        super().__init__(context)
+        self.kills = kills
+        self.base = sqlite3.connect("ledger.db")
+        self.base.execute("CREATE TABLE IF NOT EXISTS trades (number INTEGER)")
+        self.base.execute("CREATE TABLE IF NOT EXISTS receipts (receipt BLOB)")
+
+    def committed(self):
+        row = self.base.execute("SELECT receipt FROM receipts").fetchone()
+        return row and row[0]
+
+    def on_trades(self, batch):
+        with self.base:
+            self.base.executemany("INSERT INTO trades VALUES (?)", [(trade["q"],) for trade in batch.trades()])
+            self.base.execute("DELETE FROM receipts")
+            self.base.execute("INSERT INTO receipts VALUES (?)", (batch.receipt,))
+        if self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self):
+        self.base.close()
+'''
+
+
+def test_handler_that_keeps_receipts_gets_each_trade_exactly_once_though_killed_behind_each_commit(bench):
+    (bench.directory / "ledger.py").write_text(LEDGER)
+    bench.configure("kills = true", handler="ledger:Ledger")
+    balancer = bench.balancer()
+    gap = Gap("disconnect", 1, 2).to_record() + b"\n"
+    for first in (0, 100, 200):
+        balancer.write(lines(range(first, first + 50)) + gap + lines(range(first + 50, first + 100)))
+        assert bench.worker().ends() == -signal.SIGKILL
+    bench.configure("", handler="ledger:Ledger")
+    worker = bench.worker()
+    balancer.until_read()
+    assert worker.stop() == 0
+    with contextlib.closing(sqlite3.connect(bench.directory / "ledger.db")) as base:
+        assert [number for (number,) in base.execute("SELECT number FROM trades")] == list(range(300))
 
 
 def test_balancer_killed_in_the_middle_of_a_record_is_a_gap_and_its_successor_is_read(bench):
     balancer = bench.balancer()
     worker = bench.worker()
     balancer.write(lines(range(10)) + trade(10)[:7])
-    balancer.until_read()
+    until(lambda: balancer.unread() == 7, "the worker to leave nothing but the beginning")
     balancer.close()
     worker.says("torn record dropped: shard=0 bytes=7")
     successor = bench.balancer()
     successor.write(lines(range(11, 20)))
     until(lambda: len(bench.seen()) == 20, "9 more trades and a gap")
     assert bench.seen() == [*trades(range(10)), b"gap restart", *trades(range(11, 20))]
+    assert worker.stop() == 0
+
+
+def test_worker_with_nothing_but_a_records_beginning_waits_without_working(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    balancer.write(lines(range(10)) + trade(10)[:7])
+    until(lambda: balancer.unread() == 7, "the worker to leave nothing but the beginning")
+    before = bench.figure("tradebal_unit_cpu_seconds_total")
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 1, "a second")
+    assert bench.figure("tradebal_unit_cpu_seconds_total") - before < 0.3
+    balancer.write(trade(10)[7:] + b"\n")
+    until(lambda: len(bench.seen()) == 11, "the record")
     assert worker.stop() == 0
 
 
@@ -246,6 +376,7 @@ def test_exception_ends_the_worker_where_the_configuration_asks_for_that(bench):
     assert "stopping" in worker.log()
     assert "handled 0" in worker.log()
     assert "Traceback" not in worker.log()
+    assert balancer.unread() == len(lines([13]))  # left to the next start
 
 
 TICKS = """
@@ -290,6 +421,7 @@ def test_every_series_is_there_before_the_first_trade(bench):
     for reason in ("disconnect", "overflow", "restart"):
         assert f'\ntradebal_worker_gaps_total{{reason="{reason}",shard="0"}} 0.0\n' in text
     assert '\ntradebal_worker_handler_seconds_count{shard="0"} 0.0\n' in text
+    assert '\ntradebal_worker_latency_seconds_count{shard="0"} 0.0\n' in text
     assert '\ntradebal_worker_provider_latency_seconds_count{shard="0"} 0.0\n' in text
     assert '\ntradebal_worker_last_read_timestamp_seconds{shard="0"} 0.0\n' in text
     assert '\ntradebal_unit_cpu_seconds_total{shard="0",unit="worker-0"} ' in text

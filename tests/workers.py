@@ -1,6 +1,5 @@
 """A worker as a real process, and the writing end of its FIFO as a balancer holds it."""
 
-import array
 import contextlib
 import fcntl
 import os
@@ -8,12 +7,11 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 from tests.waiting import until
-from tradebal import metrics
+from tradebal import metrics, pipes
 
 COLLECT = '''
 """Writes down everything that it gets, at once."""
@@ -48,11 +46,12 @@ def trade(number: int) -> bytes:
 class Balancer:
     """Holds one shard's FIFO open for reading and writing, as the balancer does."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         self.path = path
         path.unlink(missing_ok=True)
         os.mkfifo(path, 0o640)
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, size)
 
     def write(self, data: bytes, timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout
@@ -65,9 +64,7 @@ class Balancer:
                 select.select([], [self.fd], [], 0.05)
 
     def unread(self) -> int:
-        count = array.array("i", [0])
-        fcntl.ioctl(self.fd, termios.FIONREAD, count)
-        return count[0]
+        return pipes.unread(self.fd)
 
     def until_read(self) -> None:
         until(lambda: self.unread() == 0, "the worker to empty the FIFO")
@@ -105,8 +102,8 @@ class Bench:
             f"[worker]\nhandler = '{handler}'\n{worker}\n[worker.options]\n{options}\n"
         )
 
-    def balancer(self, shard: int = 0) -> Balancer:
-        balancer = Balancer(self.directory / f"shard-{shard}.fifo")
+    def balancer(self, shard: int = 0, size: int = 1 << 16) -> Balancer:
+        balancer = Balancer(self.directory / f"shard-{shard}.fifo", size)
         self._balancers.append(balancer)
         return balancer
 
@@ -121,6 +118,10 @@ class Bench:
     def seen(self) -> list[bytes]:
         """What the handler got: trades, `gap REASON`, `closed`."""
         return self.seen_file.read_bytes().splitlines() if self.seen_file.exists() else []
+
+    def size(self) -> int:
+        """How many bytes the handler wrote."""
+        return self.seen_file.stat().st_size if self.seen_file.exists() else 0
 
     def figure(self, name: str, shard: int = 0, **labels: str) -> float:
         return metrics.value(metrics.read(self.directory / "metrics").get(f"worker-{shard}", []), name, **labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator, Mapping
-from ctypes import POINTER, Structure, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Array, Structure, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from tradebal.router.interface import (
     ShardCounters,
     Status,
 )
+from tradebal.router.symbols import check_pins
 
-_ABI = 2
+_ABI = 3
 _MAX_SHARDS = 1024
 _BATCHES_KEPT = 1024
 _WINDOW = 32 << 10
@@ -95,6 +96,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "event": (None, (c_void_p, POINTER(_Event))),
     "reason": (c_char_p, (c_int,)),
     "set_output": (None, (c_void_p, c_uint32, c_int)),
+    "set_pins": (None, (c_void_p, POINTER(_Bytes), POINTER(c_uint32), c_size_t)),
     "flush": (None, (c_void_p,)),
     "stalled": (c_uint32, (c_void_p, POINTER(c_uint32))),
     "pending": (c_uint64, (c_void_p, c_uint32, _SIZE)),
@@ -167,7 +169,7 @@ class Router:
             shards=shards, framing=_LENGTH32 if framing == "length32" else _NDJSON, max_message=max_message
         )
         _fill_rule(options, rule)
-        _fill_pins(options, pins or {}, shards)
+        options.pin_symbols, options.pin_shards, options.pins_count = _pin_arrays(pins or {}, shards)
         size = _lib.size(options)
         try:
             self._block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
@@ -237,6 +239,10 @@ class Router:
     def set_output(self, shard: int, fd: int) -> None:
         """Raise IndexError if there is no such shard, here and below."""
         _lib.set_output(self._idle(), self._number(shard), max(fd, -1))
+
+    def set_pins(self, pins: Mapping[bytes, int]) -> None:
+        """Raise ValueError where a pin is out of its range, or there are too many."""
+        _lib.set_pins(self._idle(), *_pin_arrays(pins, self._shards))
 
     def flush(self) -> None:
         """Write, without the interpreter's lock."""
@@ -403,10 +409,8 @@ def _fill_rule(options: _Options, rule: Rule | None) -> None:
         options.container = _bytes(rule.container, "container")
 
 
-def _fill_pins(options: _Options, pins: Mapping[bytes, int], shards: int) -> None:
-    for symbol, shard in pins.items():
-        if not 0 <= shard < shards:
-            raise ValueError(f"{symbol!r} is pinned to shard {shard}, must be 0 to {shards - 1}")
-    options.pin_symbols = (_Bytes * len(pins))(*(_bytes(symbol, "a pinned symbol") for symbol in pins))
-    options.pin_shards = (c_uint32 * len(pins))(*pins.values())
-    options.pins_count = len(pins)
+def _pin_arrays(pins: Mapping[bytes, int], shards: int) -> tuple[Array[_Bytes], Array[c_uint32], int]:
+    check_pins(pins, shards)
+    count = len(pins)
+    symbols = (_Bytes * count)(*(_bytes(symbol, "a pinned symbol") for symbol in pins))
+    return symbols, (c_uint32 * count)(*pins.values()), count

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tradebal import pipes
 from tradebal.balancer import fifos
 from tradebal.config import Config, feed_key
 from tradebal.errors import UserError
@@ -333,7 +334,7 @@ def _try_pipes(count: int, size: int) -> int:
     try:
         for _ in range(count):
             descriptors += os.pipe()
-        return min(size, fifos.enlarge(descriptors[::2], size))
+        return min(size, pipes.enlarge(descriptors[::2], size))
     except OSError:  # too many open files, which is another check's finding
         return size
     finally:

@@ -225,7 +225,9 @@ class Shards:
     pin: Mapping[str, int] = field(
         default_factory=dict,
         metadata=_key(
-            kinds.Pins(), "Symbols placed by hand; each number below `count`. All others go where their hash says."
+            # As many as a router has room for (tradebal.router.interface), which a test compares.
+            kinds.Pins(1 << 14, _MIB),
+            "Symbols placed by hand; each number below `count`. All others go where their hash says.",
         ),
     )
     gap_records: bool = field(
@@ -270,12 +272,16 @@ class Worker:
     on_error: Literal["continue", "stop"] = field(
         default="continue",
         metadata=_key(
-            kinds.Choice("continue", "stop"), "After an exception in the handler: go on behind the batch, or stop."
+            kinds.Choice("continue", "stop"),
+            "After an exception in the handler: go on behind the batch, or stop and leave it to the next start.",
         ),
     )
     read_size: int = field(
         default=_MIB,
-        metadata=_key(kinds.Size(1 << 12, 1 << 30), "Most that a worker reads at once."),
+        metadata=_key(
+            kinds.Size(1 << 12, 1 << 30),
+            "Most that a worker reads at once; never more than half of what its FIFO holds.",
+        ),
     )
 
 

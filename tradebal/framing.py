@@ -60,6 +60,19 @@ def records(data: bytes, framing: Framing) -> list[bytes]:
     return [line for line in lines if line] if b"" in lines else lines
 
 
+def frames(data: bytes, framing: Framing) -> list[tuple[bytes, int]]:
+    """Return the records as `records` does, each with the offset at which its frame ends."""
+    if framing == "length32":
+        return [(data[start:end], end) for start, end in _spans(data)]
+    end = 0
+    found = []
+    for line in data.split(b"\n")[:-1]:
+        end += len(line) + 1
+        if line:
+            found.append((line, end))
+    return found
+
+
 def resync(data: bytes, start: int) -> tuple[int, bool]:
     """Return the first offset at or behind `start` where a length32 record may begin, and whether that is sure.
 

@@ -285,6 +285,10 @@ class Pins(Kind):
 
     allowed = 'a table of symbols and shard numbers, such as { SPY = 0, "BRK.B" = 1 }'
 
+    def __init__(self, most: int, size: int) -> None:
+        """Allow so many symbols, and so many bytes of them all."""
+        self._most, self._size = most, size
+
     def read(self, value: object) -> dict[str, int]:
         """See `Kind.read`."""
         if not isinstance(value, dict):
@@ -297,6 +301,9 @@ class Pins(Kind):
                 raise RefusedError(shard, f"a shard number (a symbol with a dot needs quotes: {self.allowed})", at=at)
             if isinstance(shard, bool) or not isinstance(shard, int) or shard < 0:
                 raise RefusedError(shard, "a shard number, 0 or more", at=at)
+        if len(value) > self._most or sum(len(symbol.encode()) for symbol in value) > self._size:
+            allowed = f"{self._most} symbols at most, of {self._size} bytes in all"
+            raise RefusedError(value, allowed, shown=f"{len(value)} symbols")
         return dict(value)
 
 

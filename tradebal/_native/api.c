@@ -4,7 +4,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Layout of the structs and meaning of the functions below; _core.py refuses a library of another number. */
-#define ABI 2
+#define ABI 3
 
 EXPORT uint32_t tb_abi(void);
 EXPORT uint64_t tb_size(const core_options *options);
@@ -19,6 +19,7 @@ EXPORT uint32_t tb_blocked(const core *c);
 EXPORT void tb_event(const core *c, core_event *event);
 EXPORT const char *tb_reason(int reason);
 EXPORT void tb_set_output(core *c, uint32_t number, int fd);
+EXPORT void tb_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, size_t count);
 EXPORT void tb_flush(core *c);
 EXPORT uint32_t tb_stalled(core *c, uint32_t *numbers);
 EXPORT uint64_t tb_pending(const core *c, uint32_t number, uint64_t *size);
@@ -102,6 +103,11 @@ const char *tb_reason(int reason)
 void tb_set_output(core *c, uint32_t number, int fd)
 {
     shard_set_output(c, number, fd, false);
+}
+
+void tb_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, size_t count)
+{
+    symbol_set_pins(c, symbols, shards, count);
 }
 
 void tb_flush(core *c)

@@ -79,15 +79,6 @@ static slice place_bytes(layout *l, bytes_in bytes)
     return placed;
 }
 
-/* Most of them stay free, since a symbol whose slot is taken has to be compared, pinned or not. */
-static uint64_t slots_for(size_t pins)
-{
-    uint64_t slots = pins ? 256 : 0;
-    while (slots < 32 * pins)
-        slots *= 2;
-    return slots;
-}
-
 /* Lay everything out behind the struct, in *made too if there is a block to fill. Returns the size of it all. */
 static uint64_t lay_out(core *made, const core_options *o)
 {
@@ -106,13 +97,8 @@ static uint64_t lay_out(core *made, const core_options *o)
         if (made)
             memcpy(at_offset(c, c->marker_values + i * sizeof value), &value, sizeof value);
     }
-    c->pin_slots = slots_for(o->pins_count);
-    c->pins = place(&l, c->pin_slots * sizeof(pin), 64);
-    for (size_t i = 0; i < o->pins_count; i++) {
-        const slice symbol = place_bytes(&l, o->pin_symbols[i]);
-        if (made)
-            symbol_pin(c, symbol.offset, (uint32_t)symbol.size, o->pin_shards[i]);
-    }
+    c->pins = place(&l, symbol_pin_slots(MAX_PINS) * sizeof(pin), 64);
+    c->pin_symbols = place(&l, MAX_PINS_SIZE, 1);
     c->receive = place(&l, RECEIVE_SIZE + PADDING, PAGE);
     const uint64_t stages = place(&l, o->shards * stage_stride(), PAGE);
     for (uint32_t i = 0; made && i < o->shards; i++) {
@@ -200,6 +186,7 @@ void core_init(core *c, uint64_t size, const core_options *options)
     c->has_container = options->has_container;
     c->marker_values_count = options->marker_values_count;
     lay_out(c, options);
+    symbol_set_pins(c, options->pin_symbols, options->pin_shards, options->pins_count);
     add_prefixes(c, options);
     core_reset(c);
 }

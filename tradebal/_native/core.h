@@ -33,10 +33,19 @@
 
 #define BRACKETS_SPARE 16
 
+/* Pinned symbols, and bytes of them all. */
+#define MAX_PINS ((size_t)16384)
+#define MAX_PINS_SIZE ((size_t)1 << 20)
+
 #define MAX_PREFIXES 8
 #define PREFIX_SIZE 32
 
 typedef uint8_t u8;
+
+typedef struct {
+    const u8 *data;
+    size_t size;
+} bytes_in;
 
 /* ---- frame.c: the header of a websocket frame (RFC 6455, section 5.2) ---- */
 
@@ -182,8 +191,10 @@ static inline uint64_t symbol_hash(uint64_t word, size_t size)
 
 /* Shard of the symbol whose string has this inside; -1 if it is empty or an escape in it is invalid. */
 int symbol_shard(const core *c, const u8 *inside, size_t size);
-/* Pin the symbol whose bytes lie in the block; there is a free slot. */
-void symbol_pin(core *c, uint64_t offset, uint32_t size, uint32_t number);
+/* Slots for that many pins. */
+uint64_t symbol_pin_slots(size_t pins);
+/* Pin these symbols to these shards, and no others. */
+void symbol_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, size_t count);
 
 /* ---- shard.c: what waits for a shard's output ---- */
 
@@ -287,11 +298,6 @@ typedef struct {
 
 /* What a router is made with; pointers are only read by core_size and core_init. */
 typedef struct {
-    const u8 *data;
-    size_t size;
-} bytes_in;
-
-typedef struct {
     uint32_t shards;
     int framing;
     uint64_t max_message;
@@ -319,8 +325,8 @@ struct core {
     slice marker_key, symbol_key, container;
     uint64_t marker_values; /* slices */
     uint64_t marker_values_count;
-    uint64_t pins;
-    uint64_t pin_slots; /* a power of two; 0: no pins */
+    uint64_t pins, pin_symbols; /* room for as many as there may be */
+    uint64_t pin_slots;         /* a power of two; 0: no pins */
     uint64_t shard_table, brackets, batches, receive, assembly;
     uint64_t prefixes_count;
     prefix prefixes[MAX_PREFIXES];

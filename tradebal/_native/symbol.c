@@ -30,15 +30,29 @@ int symbol_shard(const core *c, const u8 *inside, size_t size)
     return (int)symbol_hash_shard(c, hash);
 }
 
-void symbol_pin(core *c, uint64_t offset, uint32_t size, uint32_t number)
+/* Most of them stay free, since a symbol whose slot is taken has to be compared, pinned or not. */
+uint64_t symbol_pin_slots(size_t pins)
 {
-    const uint64_t hash = fnv1a64(FNV_OFFSET_BASIS, at_offset(c, offset), size);
-    uint64_t slot = hash;
-    while (pin_slot(c, slot)->shard_plus_1)
-        slot++;
-    pin *p = pin_slot(c, slot);
-    p->hash = hash;
-    p->offset = offset;
-    p->size = size;
-    p->shard_plus_1 = number + 1;
+    uint64_t slots = pins ? 256 : 0;
+    while (slots < 32 * pins)
+        slots *= 2;
+    return slots;
+}
+
+void symbol_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, size_t count)
+{
+    uint64_t offset = c->pin_symbols;
+    memset(at_offset(c, c->pins), 0, c->pin_slots * sizeof(pin));
+    c->pin_slots = symbol_pin_slots(count);
+    for (size_t i = 0; i < count; i++) {
+        const bytes_in symbol = symbols[i];
+        const uint64_t hash = fnv1a64(FNV_OFFSET_BASIS, symbol.data, symbol.size);
+        uint64_t slot = hash;
+        while (pin_slot(c, slot)->shard_plus_1)
+            slot++;
+        if (symbol.size)
+            memcpy(at_offset(c, offset), symbol.data, symbol.size);
+        *pin_slot(c, slot) = (pin){hash, offset, (uint32_t)symbol.size, shards[i] + 1};
+        offset += symbol.size;
+    }
 }

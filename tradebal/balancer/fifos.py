@@ -8,13 +8,11 @@ import logging
 import os
 import re
 import stat
-import struct
-import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tradebal import events
+from tradebal import events, pipes
 from tradebal.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -22,8 +20,6 @@ _log = logging.getLogger(__name__)
 LOCK_NAME = "balancer.lock"
 _FIFO_NAME = re.compile(r"shard-\d+\.fifo")
 _MODE = 0o640
-_SMALLEST_PIPE = 64 * 1024
-"""A pipe's size when the kernel is asked for nothing (pipe(7)), in bytes."""
 
 
 class DirectoryLock:
@@ -81,8 +77,7 @@ class Fifo:
 
     def unread(self) -> int:
         """Bytes written and not read yet (FIONREAD)."""
-        answer = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0" * 4)
-        return int(struct.unpack("i", answer)[0])
+        return pipes.unread(self.fd)
 
 
 def create(directory: Path, count: int, pipe_size: int, parked: Mapping[int, int] | None = None) -> list[Fifo]:
@@ -113,7 +108,7 @@ def create(directory: Path, count: int, pipe_size: int, parked: Mapping[int, int
         close(descriptors)
         hint = "raise the limit on open files (LimitNOFILE=, ulimit -n)" if error.errno == errno.EMFILE else ""
         raise UserError(f"{path}: can't make the FIFO: {error.strerror}", hint=hint) from None
-    capacity = enlarge(descriptors, pipe_size)
+    capacity = pipes.enlarge(descriptors, pipe_size)
     _log.info("fifos: count=%d directory=%s asked=%d got=%d bytes each", count, directory, pipe_size, capacity)
     if capacity < pipe_size:
         _log.warning(
@@ -142,7 +137,7 @@ def close(descriptors: Sequence[int]) -> None:
 def _take_over(paths: Sequence[Path], parked: Mapping[int, int]) -> dict[int, int]:
     kept = {}
     for shard, fd in parked.items():
-        unread = Fifo(shard, paths[0], fd, 0).unread()
+        unread = pipes.unread(fd)
         if shard < len(paths) and _stands_at(paths[shard], fd):
             kept[shard] = fd
             _log.info("fifos: took over shard=%d unread=%d bytes", shard, unread)
@@ -174,25 +169,3 @@ def _remove_stale(directory: Path, kept: set[Path]) -> None:
             )
         path.unlink()
         _log.info("fifos: removed=%s left by an earlier run", path)
-
-
-def enlarge(descriptors: Sequence[int], wanted: int) -> int:
-    """Give all pipes the same size, the largest that the kernel grants every one of them; returns it in bytes.
-
-    Pipes share one allowance per user (fs.pipe-user-pages-soft, pipe(7)): first come, first served would leave the
-    last shards with a page or two.
-    """
-    size = wanted
-    while size > _SMALLEST_PIPE and not all(_resize(fd, size) for fd in descriptors):
-        for fd in descriptors:
-            _resize(fd, _SMALLEST_PIPE)
-        size //= 2
-    return min(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) for fd in descriptors)
-
-
-def _resize(fd: int, size: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-    except OSError:  # EPERM: above a limit; ENOMEM: no memory for the ring; EBUSY: more is in it than would fit
-        return False
-    return True

@@ -238,14 +238,14 @@ class BalancerCollector(Collector):
         trades = counter("trades", "Trades routed to the shard.")
         size = counter("bytes", "Bytes of JSON of the trades routed to the shard.")
         dropped = counter("dropped_trades", "Trades dropped because the shard's FIFO and its overflow were full.")
-        unread = gauge("fifo_bytes", "Bytes in the shard's FIFO that its worker has not read.")
+        unread = gauge("fifo_bytes", "Bytes in the shard's FIFO that its worker has not handled.")
         capacity = gauge("fifo_capacity_bytes", "Bytes that the shard's FIFO can hold.")
         overflow = gauge("overflow_bytes", "Bytes that wait in memory behind the shard's full FIFO.")
         limit = gauge("overflow_limit_bytes", "Bytes that may wait behind the shard's full FIFO.")
         age = gauge(
             "unread_age_seconds",
-            "How long the shard's oldest unread byte has waited, in seconds, to within the time between two writes of "
-            "these figures; 0 where its worker keeps up.",
+            "How long the oldest byte that the shard's worker has not handled has waited, in seconds, to within the "
+            "time between two writes of these figures; 0 where it keeps up.",
         )
         by_shard = zip(self._fifos, self._router.shard_counters(), self._overflows, self._ages, strict=True)
         for fifo, counted, waiting, ages in by_shard:

@@ -9,7 +9,7 @@ from tradebal.config import Config
 
 _LIVE = {
     "feed": {"subscribe", "connect_timeout", "login_timeout", "ping_interval", "ping_timeout"},
-    "shards": {"gap_records"},
+    "shards": {"gap_records", "pin"},
     "overflow": {"when_full"},
     "metrics": {"interval"},
     "log": {"level", "statistics"},
@@ -38,6 +38,8 @@ def compare(before: Config, after: Config) -> Reload:
         live = {name for name in changed if name in _LIVE.get(section, set())}
         if section == "feed" and before.feed.profile == "custom":
             live.discard("subscribe")  # its login exchange doesn't say how to change it later
+        if section == "shards" and any(shard >= before.shards.count for shard in after.shards.pin.values()):
+            live.discard("pin")  # shards that the new count brings
         taken += [f"{section}.{name}" for name in changed if name in live]
         waiting += [f"{section}.{name}" for name in changed if name not in live]
         table = dataclasses.replace(old, **{name: getattr(new, name) for name in live})

@@ -32,10 +32,11 @@ from tradebal.errors import UserError
 from tradebal.framing import OVERHEAD
 from tradebal.gap import Gap
 from tradebal.log import Limited, level_of, open_journal
+from tradebal.marks import MarkWriter, path_of
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
-from tradebal.router.interface import EventKind, Status
+from tradebal.router.interface import EventKind, Sample, Status
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
 from tradebal.upstream.profiles import resolve
@@ -72,7 +73,7 @@ class Balancer:
             config.shards.count,
             profile.rule,
             framing=config.shards.framing,
-            pins={symbol.encode(): shard for symbol, shard in config.shards.pin.items()},
+            pins=_pins(config),
             max_message=config.feed.max_message,
         )
         warn_if_slow(self._router, _log)
@@ -80,8 +81,11 @@ class Balancer:
         self._notifier = Notifier()
         self._handover = Handover(self._notifier, config.shards.framing)
         self._stalled: set[int] = set()
+        # Before there are FIFOs, so that no worker looks for them in vain.
+        directory = config.shards.directory
+        self._marks = [MarkWriter(path_of(directory, shard)) for shard in range(config.shards.count)]
         parked = self._handover.fifos
-        self._fifos = fifos.create(config.shards.directory, config.shards.count, config.shards.pipe_size, parked)
+        self._fifos = fifos.create(directory, config.shards.count, config.shards.pipe_size, parked)
         for surplus in range(len(self._fifos), max(parked, default=0) + 1):
             self._handover.forget_fifo(surplus)
         self._overflows = [self._prepare(fifo) for fifo in self._fifos]
@@ -236,6 +240,8 @@ class Balancer:
     def _apply(self, reload: Reload) -> None:
         self._config = config = reload.config
         self._link.reconfigure(config.feed)
+        if "shards.pin" in reload.taken:
+            self._router.set_pins(_pins(config))
         self._drop = config.overflow.when_full == "drop"
         for overflow in self._overflows:
             overflow.reconfigure(announce=config.shards.gap_records)
@@ -383,6 +389,20 @@ class Balancer:
     def _take_sample(self, trades: int) -> None:
         if (sample := self._router.sample()) is not None:
             self._samples.add(sample, trades)
+            self._mark(sample)
+
+    def _mark(self, sample: Sample) -> None:
+        """Have the worker that gets the sample's first trade know when it came."""
+        shard = sample.shard
+        overflow = self._overflows[shard]
+        routed = self._router.shard_counters()[shard]
+        staged = routed.bytes + routed.trades * OVERHEAD[self._config.shards.framing]
+        self._marks[shard].mark(
+            self._fifos[shard].fd,
+            behind=staged - sample.offset - overflow.size - len(self._router.pending(shard)),
+            edits=self._watch.injected + overflow.added,
+            time_ns=sample.time_ns,
+        )
 
     # Full FIFOs
 
@@ -500,6 +520,8 @@ class Balancer:
         else:
             fifos.remove(self._fifos)
         self._handover.close()
+        for marks in self._marks:
+            marks.close()
         self._rejects.close()
         self._notifier.close()
         self._lock.release()
@@ -532,6 +554,10 @@ class Balancer:
             staged = len(self._router.pending(fifo.shard))
             if lost := overflow.close() + staged:
                 _log.error("stop: shard=%d lost=%d bytes that its worker did not take in time", fifo.shard, lost)
+
+
+def _pins(config: Config) -> dict[bytes, int]:
+    return {symbol.encode(): shard for symbol, shard in config.shards.pin.items()}
 
 
 def _writable(directory: Path) -> Path:

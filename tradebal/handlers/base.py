@@ -40,7 +40,11 @@ class Handler:
     Options in the configuration's `[worker.options]` arrive as keyword arguments: give `__init__` a parameter for
     each. A ValueError that it raises is shown as an error of the configuration. The worker calls from one thread;
     an exception in any other method is logged and counted, and the worker goes on behind what it had handed over
-    (or stops: `on_error = "stop"`).
+    (or stops in front of it: `on_error = "stop"`).
+
+    Delivery is at least once: a batch stays in the FIFO until `on_trades` has returned. A worker that is killed before
+    that gets the same trades again when it is back, perhaps with more behind them in the same batch. Whoever stores
+    results makes exactly once of it with `committed`.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,6 +55,14 @@ class Handler:
 
     def on_gap(self, gap: Gap) -> None:
         """Learn that trades are missing between the batch before and the batch that follows."""
+
+    def committed(self) -> bytes | None:
+        """Return the `Batch.receipt` that was stored last, in one transaction with its batch's results; None: none was.
+
+        Asked once, before the first batch: if the FIFO begins with that very batch, the worker before this one was
+        killed between the handler's commit and its own, and the batch isn't handed over again.
+        """
+        return None
 
     def on_tick(self, now: float) -> None:
         """Do what time asks for. Called about once a second, also under load; `now` is time.time()."""

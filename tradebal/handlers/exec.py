@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import shutil
 import signal
-import struct
 import subprocess
-import termios
 import time
 
 from prometheus_client import Counter
 
-from tradebal import framing
+from tradebal import framing, pipes
 from tradebal.gap import Gap
 from tradebal.handlers.base import Context, Handler
 from tradebal.worker.batch import Batch
@@ -197,8 +194,7 @@ class Exec(Handler):
         assert process.stdin is not None
         self._process, self._stdin = process, process.stdin.fileno()
         os.set_blocking(self._stdin, False)
-        with contextlib.suppress(OSError):  # a smaller pipe only means more, smaller writes
-            fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, _PIPE)
+        pipes.enlarge([self._stdin], _PIPE)
         self._poll.register(self._stdin, select.POLLOUT)
         self._started_at = time.monotonic()
         self._starts.inc()
@@ -230,7 +226,7 @@ class Exec(Handler):
     @property
     def _unread(self) -> int:
         """Bytes in the command's pipe; the kernel keeps the count also when nobody can read them any more."""
-        return int(struct.unpack("i", fcntl.ioctl(self._stdin, termios.FIONREAD, b"\0" * 4))[0])
+        return pipes.unread(self._stdin)
 
     def _close_stdin(self) -> None:
         assert self._process is not None

@@ -15,6 +15,12 @@ MAX_RECORD = 1 << 20
 MAX_DEPTH = 1024
 """Deepest nesting of objects and arrays that is followed inside a message."""
 
+MAX_PINS = 1 << 14
+"""Most symbols that are placed by hand."""
+
+MAX_PINS_SIZE = 1 << 20
+"""Most bytes of these symbols in all."""
+
 SAMPLE_SIZE = 8 << 10
 """Longest `Sample.trades`, in bytes."""
 
@@ -194,6 +200,12 @@ class Router(Protocol):
         """Write the shard's bytes to the non-blocking `fd`; -1: to none, so that they wait in `pending`.
 
         Clears the shard's stall.
+        """
+
+    def set_pins(self, pins: Mapping[bytes, int]) -> None:
+        """Place these symbols by hand from the next trade on, and no others; what is staged stays where it is.
+
+        ValueError, and no change, where a shard doesn't exist or there are more than MAX_PINS or MAX_PINS_SIZE.
         """
 
     def flush(self) -> None:

@@ -26,7 +26,7 @@ from tradebal.router.interface import (
     Status,
 )
 from tradebal.router.stage import THRESHOLD, Stage
-from tradebal.router.symbols import shard_of
+from tradebal.router.symbols import check_pins, shard_of
 
 MAX_SHARDS = 1024
 
@@ -59,16 +59,12 @@ class Router:
             raise ValueError(f"framing is {framing!r}, must be 'ndjson' or 'length32'")
         if max_message < 1:
             raise ValueError(f"max_message is {max_message}, must be at least 1")
-        pins = dict(pins or {})
-        for symbol, shard in pins.items():
-            if not 0 <= shard < shards:
-                raise ValueError(f"{symbol!r} is pinned to shard {shard}, must be 0 to {shards - 1}")
         self.errno = 0
         self.blocked = -1
         self._rule = rule
         self._framing = framing
         self._stages = [Stage(framing) for _ in range(shards)]
-        self._shard_of = functools.lru_cache(_SYMBOLS_REMEMBERED)(lambda symbol: shard_of(symbol, shards, pins))
+        self.set_pins(pins or {})
         self._frames = FrameReader(max_message)
         self._event: Event | None = None
         self._rejects = 0
@@ -84,6 +80,13 @@ class Router:
         self._rest_of_message: Iterator[Event | Status] = iter(())
         self._connection_trades = 0
         self._begin_batch(time.monotonic_ns())
+
+    def set_pins(self, pins: Mapping[bytes, int]) -> None:
+        """Place these symbols by hand, and no others."""
+        shards = len(self._stages)
+        check_pins(pins, shards)
+        pins = dict(pins)
+        self._shard_of = functools.lru_cache(_SYMBOLS_REMEMBERED)(lambda symbol: shard_of(symbol, shards, pins))
 
     def space(self) -> memoryview:
         """Return the writable free part of the receive buffer."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tradebal.router.interface import MAX_PINS, MAX_PINS_SIZE
+
 # Parameters of FNV-1a, 64 bits: Fowler, Noll, Vo, http://www.isthe.com/chongo/tech/comp/fnv/
 FNV_OFFSET_BASIS = 0xCBF29CE484222325
 FNV_PRIME = 0x100000001B3
@@ -27,3 +29,14 @@ def shard_of(symbol: bytes, shards: int, pins: Mapping[bytes, int] | None = None
     if pins and symbol in pins:
         return pins[symbol]
     return (fnv1a64(symbol) >> 32) % shards
+
+
+def check_pins(pins: Mapping[bytes, int], shards: int) -> None:
+    """Raise ValueError where a symbol is pinned to no shard of 0..shards-1, or there are too many pins."""
+    for symbol, shard in pins.items():
+        if not 0 <= shard < shards:
+            raise ValueError(f"{symbol!r} is pinned to shard {shard}, must be 0 to {shards - 1}")
+    if len(pins) > MAX_PINS or sum(map(len, pins)) > MAX_PINS_SIZE:
+        raise ValueError(
+            f"{len(pins)} symbols are pinned, must be at most {MAX_PINS} with {MAX_PINS_SIZE} bytes in all"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lines())
+
+    @property
+    def receipt(self) -> bytes:
+        """What tells this batch from any other: its length in 8 bytes, and its BLAKE2b hash in 16."""
+        return len(self.raw).to_bytes(8, "little") + hashlib.blake2b(self.raw, digest_size=16).digest()
+
+    def behind(self, receipt: bytes) -> Batch:
+        """Return what follows the batch with that receipt if this one begins with it, else this one."""
+        size = int.from_bytes(receipt[:8], "little")
+        if Batch(self.raw[:size], self.framing, self.received_ns).receipt != receipt:
+            return self
+        return Batch(self.raw[size:], self.framing, self.received_ns)
 
     def lines(self) -> list[bytes]:
         """Return each trade's JSON text, without framing. Don't change the list."""
@@ -68,27 +81,32 @@ class Batch:
         return trades
 
 
-def segments(raw: bytes, kind: Framing, received_ns: int) -> Iterator[Batch | Gap]:
-    """Give the records of one read as batches, with the gaps among them in their places."""
+def segments(raw: bytes, kind: Framing, received_ns: int) -> Iterator[tuple[Batch | Gap, int]]:
+    """Give the records of one read as batches, with the gaps among them in their places.
+
+    The number tells how many bytes of `raw` are done with when that segment is; nothing is to be done about the rest.
+    """
     if _GAP_HINT not in raw or gap.PREFIX not in raw:
         if (batch := Batch(raw, kind, received_ns)).lines():
-            yield batch
+            yield batch, len(raw)
         return
-    trades: list[bytes] = []
-    record_before = b""
-    for record in framing.records(raw, kind):
+    trades: list[tuple[bytes, int]] = []
+    done = 0
+    for record, end in framing.frames(raw, kind):
         if (missing := gap.parse(record)) is None:
-            trades.append(framing.encode(record, kind))
-            record_before = record
+            trades.append((record, end))
             continue
-        if missing.reason == "restart" and trades and not _whole(record_before):
+        if missing.reason == "restart" and trades and not _whole(trades[-1][0]):
             trades.pop()  # what a balancer that was killed had written of it
         if trades:
-            yield Batch(b"".join(trades), kind, received_ns)
+            last_end = trades[-1][1]
             trades = []
-        yield missing
+            yield Batch(raw[done:last_end], kind, received_ns), last_end - done
+            done = last_end
+        yield missing, end - done
+        done = end
     if trades:
-        yield Batch(b"".join(trades), kind, received_ns)
+        yield Batch(raw[done:], kind, received_ns), len(raw) - done
 
 
 def _whole(record: bytes) -> bool:

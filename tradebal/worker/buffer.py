@@ -8,6 +8,10 @@ from tradebal.router.interface import MAX_RECORD, Framing
 _LONGEST = MAX_RECORD + 4
 """Bytes of the longest framed record, in either framing."""
 
+_LONG = 4096
+"""Bytes from which on a record's beginning is kept here rather than seen again and again. So many fill some of a pipe's
+pages, of which there are 16 or more: a shorter beginning always leaves room for its rest."""
+
 
 class RecordBuffer:
     """Bytes of one FIFO in, runs of whole records out.
@@ -23,44 +27,42 @@ class RecordBuffer:
         self._bytes = bytearray(read_size + _LONGEST)
         self._view = memoryview(self._bytes)
         self._held = 0
+        self._left = 0  # bytes of an incomplete record that are to be given again
         self._synced = False  # whether a record is known to begin at the buffer's start
         self._skipping = False  # ndjson: whether everything up to the next line feed is to be dropped
         self._dropped = 0  # bytes dropped and not reported yet
 
     @property
-    def held(self) -> int:
-        """Bytes of the incomplete record at the end of what was received."""
-        return self._held
-
-    @property
-    def missing(self) -> int:
-        """How many bytes can be read without reading beyond the incomplete record; 1 where that isn't known."""
-        if self._kind == "ndjson":
-            return 1
-        if self._held < 4:
-            return 4 - self._held
-        return max(1, 4 + int.from_bytes(self._bytes[:4], "little") - self._held)
+    def kept(self) -> int:
+        """Bytes that were received and are in no piece yet, but need not be given again."""
+        return self._held + self._dropped
 
     def space(self) -> memoryview:
         """Where the next bytes belong."""
         return self._view[self._held : self._held + self._read_size]
 
-    def received(self, count: int) -> list[bytes | int]:
+    def received(self, count: int, *, more: bool) -> list[bytes | int]:
         """Say that `count` bytes were put at the start of `space()`; returns what became whole, in order.
 
-        Bytes are whole records, framed; a number tells how many bytes were dropped at that place.
+        Bytes are whole records, framed; a number tells how many bytes were dropped at that place. What follows them is
+        to be given again, together with what comes after it, unless it is `kept`: a long record's beginning, or any
+        beginning to which `more` can't be added, since only so many bytes can be given at once.
         """
         size = self._held + count
         pieces: list[bytes | int] = []
         taken = self._take_lines(size, pieces) if self._kind == "ndjson" else self._take_length32(size, pieces)
-        self._held = size - taken
-        self._view[: self._held] = self._view[taken:size]
+        left = size - taken
+        if taken < self._held or left >= _LONG or (more and not taken):
+            self._view[:left] = self._view[taken:size]
+            self._held, self._left = left, 0
+        else:
+            self._held, self._left = 0, left
         return pieces
 
     def clear(self) -> int:
         """Forget the incomplete record, since no more of it will come; returns how many bytes of it there were."""
-        torn = self._held + self._dropped
-        self._held = self._dropped = 0
+        torn = self._held + self._dropped + self._left
+        self._held = self._dropped = self._left = 0
         self._synced = self._skipping = False
         return torn
 

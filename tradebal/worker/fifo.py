@@ -1,4 +1,7 @@
-"""A shard's FIFO as its reader sees it: it may not exist yet, lose its writer, or be replaced by a new one."""
+"""A shard's FIFO as its reader sees it: it may not exist yet, lose its writer, or be replaced by a new one.
+
+What is read stays in the FIFO until it is discarded, so a reader that is killed in between takes nothing with it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,26 @@ import os
 import stat
 from pathlib import Path
 
+from tradebal import pipes
 from tradebal.errors import UserError
+from tradebal.marks import MarkReader
 
 
 class FifoReader:
     """The reading end of one named FIFO, which only one process at a time may hold."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_size: int, marks: MarkReader) -> None:
+        """Read up to `read_size` bytes at once, and have `marks` count what is discarded."""
         self.path = path
         self.fd = -1
         """-1 while the FIFO isn't open."""
+        self.most = 0
+        """Bytes that `peek_into` reads at most."""
+        self._read_size = read_size
+        self._marks = marks
         self._identity = (0, 0)
+        self._small = False
+        self._copy_in = self._copy_out = self._nowhere = -1
 
     def open(self) -> bool:
         """Open what stands at the path; False if nothing does.
@@ -25,7 +37,7 @@ class FifoReader:
         Raises UserError if it isn't a FIFO, may not be read, or (code 3) another process reads it.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -34,15 +46,23 @@ class FifoReader:
                 hint="run the worker as the balancer's user or as a member of its group",
             ) from None
         try:
-            status = os.fstat(fd)
+            status = os.fstat(self.fd)
             if not stat.S_ISFIFO(status.st_mode):
                 raise UserError(f"{self.path} is not a FIFO", hint="remove it; the balancer makes its FIFOs itself")
-            self._lock(fd, status.st_ino)
+            self._lock(self.fd, status.st_ino)
+            self._copy_out, self._copy_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         except BaseException:
-            os.close(fd)
+            self.close()
             raise
-        self.fd = fd
         self._identity = (status.st_dev, status.st_ino)
+        self._marks.attach(status.st_ino)
+        size = pipes.capacity(self.fd)
+        self._small = size < pipes.DEFAULT_SIZE
+        # What is being handled still takes its room: the other half is the balancer's meanwhile.
+        most = min(self._read_size, size // 2)
+        # Twice as large, since partly filled pages take the room of whole ones.
+        self.most = min(most, pipes.enlarge([self._copy_in], 2 * most))
         return True
 
     def replaced(self) -> bool:
@@ -53,21 +73,38 @@ class FifoReader:
             return False
         return (status.st_dev, status.st_ino) != self._identity
 
-    def read_into(self, space: memoryview) -> int | None:
-        """Read what is there into `space`; returns the count of bytes, 0 without a writer, None where there are none.
+    def peek_into(self, space: memoryview) -> tuple[int, bool]:
+        """Copy the FIFO's first bytes into `space`; returns how many they are, and whether to look again at once.
 
-        One call of readv(2), straight into the caller's memory.
+        At most `most`, and at least one if there are any. They stay in the FIFO. Nothing tells of what there was beyond
+        them, nor, if the FIFO is very small, whether they leave room for more.
         """
-        try:
-            return os.readv(self.fd, [space])
-        except BlockingIOError:
-            return None
+        there = pipes.unread(self.fd)
+        if not there:
+            return 0, False
+        count = pipes.tee(self.fd, self._copy_in, min(there, len(space), self.most))
+        return os.readv(self._copy_out, [space[:count]]), count < there or self._small
+
+    def discard(self, count: int) -> None:
+        """Take the first `count` bytes out of the FIFO, which has as many.
+
+        The kernel does it under the pipe's lock, so a reader that is killed meanwhile has taken all of them or none.
+        """
+        if not count:
+            return
+        self._marks.taking()
+        left = count
+        while left:
+            left -= os.splice(self.fd, self._nowhere, left)
+        self._marks.took(count)
 
     def close(self) -> None:
         """Close it, and let another process read it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._marks.close()
+        for fd in (self.fd, self._copy_in, self._copy_out, self._nowhere):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self._copy_in = self._copy_out = self._nowhere = -1
 
     def _lock(self, fd: int, inode: int) -> None:
         """Two readers would tear records apart: each would get pieces of the other's."""

@@ -1,4 +1,4 @@
-"""The worker's loop: FIFO to handler, over restarts of either side, without losing a record that was read."""
+"""The worker's loop: FIFO to handler, over restarts of either side; what isn't handled stays in the FIFO."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tradebal.errors import UserError
 from tradebal.gap import Gap
 from tradebal.handlers.base import Context
 from tradebal.log import Limited
+from tradebal.marks import MarkReader, path_of
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
 from tradebal.upstream.profiles import resolve
@@ -64,11 +65,16 @@ class Worker:
         self._publish_interval = config.metrics.interval
         self._log = logging.getLogger("tradebal.worker")
         self._failures = Limited(self._log, per_second=2)
-        self._fifo = FifoReader(config.fifo(shard))
+        self._marks = MarkReader(path_of(config.shards.directory, shard))
+        self._fifo = FifoReader(config.fifo(shard), config.worker.read_size, self._marks)
         self._buffer = RecordBuffer(self._kind, config.worker.read_size)
-        self._poll = select.poll()
+        self._taken = 0  # bytes out of the FIFO that are in no piece of the buffer yet
+        # Edge-triggered: while only a record's beginning is in the FIFO, it is readable and yet there is nothing to do.
+        self._poll = select.epoll()
         self._said_waiting = False
         self._flowing = False  # whether anything was read since the FIFO was opened
+        self._unseen = False  # whether there may be more in the FIFO than was looked at
+        self._hung_up = False  # whether nobody has the FIFO open for writing any more
         self._last_read_ns = time.time_ns()
         self._wake_fd = -1  # readable once a signal came
         self._stop_at: float | None = None  # monotonic time at which draining ends
@@ -87,6 +93,7 @@ class Worker:
             keep_alive=self._keep_alive,
         )
         self._handler = load_handler(self._spec, config.worker.options, context)
+        self._receipt: bytes | None = None  # of the batch that was committed last; not needed behind the first one
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit status: 0, or 1 if the handler failed at the end."""
@@ -96,6 +103,7 @@ class Worker:
                 status = self._work()
             finally:
                 self._fifo.close()
+                self._poll.close()
                 self._notifier.close()
         self._log.info("worker stopped: shard=%d status=%d", self._shard, status)
         return status
@@ -103,6 +111,7 @@ class Worker:
     def _work(self) -> int:
         status = 0
         try:
+            self._call("committed", self._ask_committed, b"")
             self._open()
             self._notifier.ready()
             while self._stop_at is None:
@@ -115,8 +124,11 @@ class Worker:
             if not self._call("close", self._handler.close, b"", stop=False):
                 status = 1
             self._failures.flush()
-            self._publisher.publish()
+            self._publish()
         return status
+
+    def _ask_committed(self) -> None:
+        self._receipt = self._handler.committed()
 
     def _step(self) -> None:
         """Wait for whatever comes first (data, the end of the FIFO, a signal, the time), and deal with it."""
@@ -126,11 +138,11 @@ class Worker:
             until = min(until, _LOOK_AGAIN)
         if self._notifier.interval is not None:
             until = min(until, self._notifier.interval)
-        state = self._wait(until)
-        if state & select.POLLIN:
-            if self._read() == 0:
-                self._end()
-        elif state:
+        if not self._unseen and not self._hung_up:
+            self._wait(until)
+        if self._unseen:
+            self._read()
+        elif self._hung_up:
             self._end()
         elif self._fifo.fd < 0:
             self._open()
@@ -138,18 +150,22 @@ class Worker:
             # Nothing is left in the old one, and whoever may still hold it open has a successor.
             self._end()
 
-    def _wait(self, seconds: float) -> int:
-        """Wait for the FIFO or a signal; returns the FIFO's poll events, 0 if there are none."""
-        events = dict(self._poll.poll(max(0.0, seconds) * 1000))
-        if self._wake_fd in events:
-            os.read(self._wake_fd, 512)
-        return events.get(self._fifo.fd, 0)
+    def _wait(self, seconds: float) -> None:
+        """Wait for something new in the FIFO, its end, or a signal."""
+        for fd, events_ in self._poll.poll(max(0.0, seconds)):
+            if fd == self._wake_fd:
+                os.read(fd, 512)
+            else:
+                self._unseen = True
+                self._hung_up = bool(events_ & select.EPOLLHUP)
 
     def _open(self) -> None:
         if self._fifo.open():
-            self._poll.register(self._fifo.fd, select.POLLIN)
-            self._flowing = self._said_waiting = False
-            self._log.info("opened: shard=%d fifo=%s", self._shard, self._fifo.path)
+            self._poll.register(self._fifo.fd, select.EPOLLIN | select.EPOLLET)
+            self._said_waiting = False
+            self._log.info(
+                "opened: shard=%d fifo=%s reading=%d bytes at once", self._shard, self._fifo.path, self._fifo.most
+            )
         elif not self._said_waiting:
             self._said_waiting = True
             self._log.info("waiting for the balancer to make the FIFO: shard=%d fifo=%s", self._shard, self._fifo.path)
@@ -160,11 +176,12 @@ class Worker:
         self._fifo.close()
         if self._flowing:
             self._log.info("the balancer left the FIFO: shard=%d fifo=%s", self._shard, self._fifo.path)
-        self._flowing = False
+        self._flowing = self._hung_up = False
         self._tear()
         self._open()
 
     def _tear(self) -> None:
+        self._taken = 0
         if torn := self._buffer.clear():
             self._report_torn(torn)
 
@@ -174,40 +191,52 @@ class Worker:
         )
         self._pass_on(Gap("restart", self._last_read_ns, time.time_ns(), None))
 
-    def _read(self, most: int | None = None) -> int | None:
-        """Read once and hand on what became whole; returns what FifoReader.read_into did."""
-        count = self._fifo.read_into(self._buffer.space()[:most])
+    def _read(self) -> None:
+        """Read once, hand on what is whole, and take it out of the FIFO only then."""
+        count, self._unseen = self._fifo.peek_into(self._buffer.space())
         if not count:
-            return count
+            return
         self._flowing = True
         now_ns = time.time_ns()
-        for piece in self._buffer.received(count):
+        for piece in self._buffer.received(count, more=self._unseen):
             if isinstance(piece, int):
                 self._report_torn(piece)
+                self._done_with(piece)
                 continue
-            for segment in segments(piece, self._kind, now_ns):
+            left = len(piece)
+            for segment, size in segments(piece, self._kind, now_ns):
                 self._pass_on(segment)
+                self._done_with(size)
+                left -= size
+            self._done_with(left)
+        kept = self._buffer.kept
+        self._fifo.discard(kept - self._taken)
+        self._taken = kept
         self._last_read_ns = now_ns
-        return count
+        self._marks.handled(time.time_ns())
+        self._series.late(self._marks.latencies())
+
+    def _done_with(self, size: int) -> None:
+        """Take so many bytes out of the FIFO, but for those that were taken out before."""
+        early = min(size, self._taken)
+        self._taken -= early
+        self._fifo.discard(size - early)
 
     def _pass_on(self, segment: Batch | Gap) -> None:
-        series = self._series
         if isinstance(segment, Gap):
-            series.count_gap(segment)
+            self._series.missed(segment)
             self._call("on_gap", lambda: self._handler.on_gap(segment), segment.to_record())
             return
+        batch = segment
+        if self._receipt is not None:
+            batch, self._receipt = batch.behind(self._receipt), None
+            if not batch.raw:
+                return
         began = time.perf_counter()
         try:
-            self._call("on_trades", lambda: self._handler.on_trades(segment), segment.raw)
+            self._call("on_trades", lambda: self._handler.on_trades(batch), batch.raw)
         finally:
-            series.seconds.observe(time.perf_counter() - began)
-            series.batches.inc()
-            series.trades.inc(len(segment))
-            series.bytes.inc(len(segment.raw))
-            series.last_read.set(segment.received_ns / 1e9)
-            series.handled(segment.lines()[0], time.time_ns())
-            if segment.undecodable:
-                series.undecodable.inc(segment.undecodable)
+            self._series.handled(batch, time.perf_counter() - began, time.time_ns())
         self._keep_time()
 
     def _call(self, method: str, call: Callable[[], None], data: bytes, *, stop: bool = True) -> bool:
@@ -215,7 +244,7 @@ class Worker:
         try:
             call()
         except Exception as error:
-            self._series.exceptions.inc()
+            self._series.exceptions += 1
             self._failures.error(
                 "handler failed: shard=%d handler=%s call=%s bytes=%d begins=%r error=%s",
                 self._shard,
@@ -240,39 +269,44 @@ class Worker:
             self._next_tick = now + _TICK
             self._failures.flush()
             self._call("on_tick", lambda: self._handler.on_tick(time.time()), b"")
-        if now >= self._next_publish:
+        self._publish_if_due()
+
+    def _publish_if_due(self) -> None:
+        if (now := time.monotonic()) >= self._next_publish:
             self._next_publish = now + self._publish_interval
-            self._publisher.publish()
+            self._publish()
+
+    def _publish(self) -> None:
+        self._series.late(self._marks.latencies())  # of marks that were made behind the last read
+        self._publisher.publish()
 
     def _keep_alive(self) -> bool:
         """See Context.keep_alive: called by the handler, so it must not call the handler."""
         self._notifier.alive()
-        if (now := time.monotonic()) >= self._next_publish:
-            self._next_publish = now + self._publish_interval
-            self._publisher.publish()
+        self._publish_if_due()
         return self._stop_at is not None
 
     def _drain(self) -> None:
         """Read until the FIFO is empty or at its end; from a balancer that never pauses, until the time is up.
 
-        Ends at a record's boundary: bytes once read are gone from the FIFO, so a record's rest is read to its last
-        byte and not beyond.
+        What is left, the next worker finds. Only the rest of a record whose beginning is kept here is waited for.
         """
         assert self._stop_at is not None
         self._log.info("stopping: shard=%d, behind what is in the FIFO, after %g s at most", self._shard, _DRAIN)
+        self._unseen = True
         while self._fifo.fd >= 0:
             self._keep_time()
             left = self._stop_at - time.monotonic()
-            torn = self._buffer.held > 0
-            if left <= 0 and (not torn or left <= -_FINISH):
+            if left <= (-_FINISH if self._buffer.kept else 0):
                 break
-            state = self._wait(min(_TICK, max(left, _LOOK_AGAIN)) if torn else 0)
-            if state & select.POLLIN:
-                if self._read(self._buffer.missing if left <= 0 else None) == 0:
-                    break
-            elif state or not torn:
+            if self._unseen:
+                self._read()
+                continue
+            self._wait(min(_TICK, max(left, _LOOK_AGAIN)) if self._buffer.kept and not self._hung_up else 0)
+            if not self._unseen and (self._hung_up or not self._buffer.kept):
                 break
-        self._tear()
+        if self._hung_up or self._buffer.kept:
+            self._tear()
 
     def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         """Signal handler. A second signal ends the draining at the next record's boundary."""
@@ -286,7 +320,7 @@ class Worker:
             return
         receiver, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_fd = receiver
-        self._poll.register(receiver, select.POLLIN)
+        self._poll.register(receiver, select.EPOLLIN)
         old_fd = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
         old = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:

@@ -1,0 +1,64 @@
+"""What Linux's pipes offer beyond reading and writing, see pipe(7): how full they are, their size, and tee(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Sequence
+
+DEFAULT_SIZE = 64 * 1024
+"""A pipe's size when the kernel is asked for nothing, in bytes."""
+
+# os.splice is there, os.tee isn't.
+_libc = ctypes.CDLL(None, use_errno=True)
+_tee = _libc.tee
+_tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
+_tee.restype = ctypes.c_ssize_t
+_SPLICE_F_NONBLOCK = 2
+
+
+def unread(fd: int) -> int:
+    """Return how many bytes are in the pipe (FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def capacity(fd: int) -> int:
+    """Return the pipe's size in bytes, which it holds if all its pages are full."""
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
+def enlarge(descriptors: Sequence[int], wanted: int) -> int:
+    """Give all pipes the same size, the largest that the kernel grants every one of them; returns it in bytes.
+
+    Pipes share one allowance per user (fs.pipe-user-pages-soft): first come, first served would leave the last ones
+    with a page or two.
+    """
+    size = wanted
+    while size > DEFAULT_SIZE and not all(_resize(fd, size) for fd in descriptors):
+        for fd in descriptors:
+            _resize(fd, DEFAULT_SIZE)
+        size //= 2
+    return min(map(capacity, descriptors))
+
+
+def tee(source: int, target: int, count: int) -> int:
+    """Have the pipe `target` hold the first bytes of the pipe `source` too; returns how many they are.
+
+    These are `count`, or as many as are in the one or find room in the other, page by page: a page that is partly
+    filled needs the room of a whole one. Never waits.
+    """
+    copied: int = _tee(source, target, count, _SPLICE_F_NONBLOCK)
+    if copied < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return copied
+
+
+def _resize(fd: int, size: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+    except OSError:  # EPERM: above a limit; ENOMEM: no memory for the ring; EBUSY: more is in it than would fit
+        return False
+    return True
