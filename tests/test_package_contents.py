@@ -28,6 +28,7 @@ EXPECTED = [
     "/usr/share/tradebal/grafana/prometheus/rules/alerts.yml",
     "/usr/share/tradebal/grafana/provisioning/datasources/prometheus.yml",
     "/usr/lib/sysusers.d/tradebal.conf",
+    "/usr/lib/modules-load.d/tradebal.conf",
     "/usr/lib/sysctl.d/60-tradebal.conf",
     "/usr/lib/systemd/catalog/tradebal.catalog",
     "/usr/lib/systemd/system-generators/tradebal-generator",
