@@ -89,7 +89,7 @@ def make_root(root: Path, *, packages: Sequence[str] = (), files: Sequence[Path]
 class Guest(Systemd):
     """One booted guest, from `with` to its end."""
 
-    def __init__(self, root: Path, *, memory: str = "2G", timeout: float = 60.0) -> None:
+    def __init__(self, root: Path, *, memory: str = "2G", timeout: float = 180.0) -> None:
         """Boot from a disk with the files of `root`; `timeout`: seconds until all its units must have started."""
         self._root = root
         self._memory = memory
