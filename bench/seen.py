@@ -106,7 +106,7 @@ def _publish_workers(directory: Path, shards: int) -> None:
 
     for shard in range(shards):
         registry = CollectorRegistry()
-        WorkerSeries(registry, f"worker-{shard}", "t").trades.inc(shard)
+        WorkerSeries(registry, f"worker-{shard}", "t")
         Publisher(registry, directory, f"worker-{shard}", {"shard": str(shard)}).publish()
 
 
