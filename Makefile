@@ -21,7 +21,7 @@ demo: setup
 
 test: lint
 	$(BIN)/pytest -n 2 -m "not guest"
-	$(BIN)/pytest -m guest
+	$(BIN)/pytest -m guest tests/test_guest.py
 
 lint: setup
 	$(BIN)/ruff check .
