@@ -19,6 +19,7 @@ from panels import (
     quantile,
     rate,
     rows,
+    spread,
 )
 
 _BACKLOG = (
@@ -136,8 +137,7 @@ def _incoming() -> list:
             "Age of trades when they come in, by the provider's time stamps and our clock. The lowest "
             "is the network; below zero, clocks disagree.",
             "s",
-            (quantile(0.5, "tradebal_provider_lag_seconds"), "half are below"),
-            (quantile(0.99, "tradebal_provider_lag_seconds"), "99 % are below"),
+            *spread("tradebal_provider_lag_seconds"),
             (f"min(tradebal_provider_lag_lowest_seconds{{{ON}}})", "lowest, last minute"),
         ),
         lines(
@@ -215,8 +215,7 @@ def _balance() -> list:
             "Trades per frame",
             "How many trades the provider puts into one websocket frame, by batches of 8192.",
             "short",
-            (quantile(0.5, "tradebal_batch_trades_per_frame"), "half are below"),
-            (quantile(0.99, "tradebal_batch_trades_per_frame"), "99 % are below"),
+            *spread("tradebal_batch_trades_per_frame"),
         ),
         lines(
             "Per batch of 8192",

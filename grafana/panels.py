@@ -34,6 +34,14 @@ def quantile(share: float, histogram: str, by: str = "", more: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{{{ON}{more}}}[$__rate_interval])))"
 
 
+def spread(histogram: str, by: str = "", more: str = "") -> tuple[Query, Query]:
+    """Queries of the values below which half, and 99 %, of a histogram's observations are"""
+    return (
+        (quantile(0.5, histogram, by, more), "half are below"),
+        (quantile(0.99, histogram, by, more), "99 % are below"),
+    )
+
+
 def grown(counter: str, by: str, more: str = "") -> str:
     """Return by how much a counter grew, only where it did."""
     return f"sum by ({by}) (increase({counter}{{{ON}{more}}}[$__rate_interval])) > 0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
-from panels import GREEN, ON, RED, YELLOW, bars, frame, lines, quantile, rate
+from panels import GREEN, ON, RED, YELLOW, bars, frame, lines, rate, spread
 
 _THIS = ', shard=~"$shard"'
 _SHARD = ON + _THIS
@@ -88,8 +88,7 @@ def _one() -> list:
             "Handler's time",
             "Time that the handler took for one batch of trades.",
             "s",
-            (quantile(0.5, "tradebal_worker_handler_seconds", "shard", _THIS), "half are below"),
-            (quantile(0.99, "tradebal_worker_handler_seconds", "shard", _THIS), "99 % are below"),
+            *spread("tradebal_worker_handler_seconds", "shard", _THIS),
             width=6,
             logarithmic=True,
         ),
@@ -115,8 +114,7 @@ def _one() -> list:
             "From exchange to handler",
             "From the trade's own time stamp to the handler's end.",
             "s",
-            (quantile(0.5, "tradebal_worker_provider_latency_seconds", "shard", _THIS), "half are below"),
-            (quantile(0.99, "tradebal_worker_provider_latency_seconds", "shard", _THIS), "99 % are below"),
+            *spread("tradebal_worker_provider_latency_seconds", "shard", _THIS),
             width=12,
             logarithmic=True,
         ),
@@ -124,8 +122,7 @@ def _one() -> list:
             "From receipt to handler",
             "From the balancer's receipt of a trade to the handler's end: our own share.",
             "s",
-            (quantile(0.5, "tradebal_worker_latency_seconds", "shard", _THIS), "half are below"),
-            (quantile(0.99, "tradebal_worker_latency_seconds", "shard", _THIS), "99 % are below"),
+            *spread("tradebal_worker_latency_seconds", "shard", _THIS),
             width=12,
             logarithmic=True,
         ),

@@ -21,7 +21,7 @@ _SPLICE_F_NONBLOCK = 2
 
 
 def unread(fd: int) -> int:
-    """Return how many bytes are in the pipe (FIONREAD)."""
+    """Return how many bytes are in the pipe, or wait in the socket (FIONREAD)."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
 
 

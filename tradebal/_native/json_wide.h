@@ -125,7 +125,7 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
         const u8 *const symbol = object + usual->size;
         const uint64_t word = load64(symbol), quote = bytes_equal(word, '"');
         const size_t symbol_size = wide_lowest(quote) >> 3;
-        /* Of one that doesn't end in this word, the size comes out as 8, and the hash is of no use. */
+        /* Of one that doesn't end in this word, neither size nor hash means anything. */
         const uint64_t hash = symbol_hash(word, symbol_size);
         size_t number = symbol_hash_shard(c, hash);
         if (__builtin_expect(!quote || !symbol_size || symbol_maybe_pinned(c, hash), 0)) {

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import platform
 import socket
 import struct
-import termios
 import time
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 import tradebal
+from tradebal import pipes
 from tradebal.balancer.fifos import Fifo
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.samples import Samples
@@ -269,9 +267,7 @@ def _kernel_figures(sock: socket.socket | None) -> tuple[int, float]:
     if sock is None:
         return 0, 0.0
     try:
-        waiting = array.array("i", [0])
-        fcntl.ioctl(sock.fileno(), termios.FIONREAD, waiting)
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RTT + 4)
-        return waiting[0], struct.unpack_from("I", info, _TCP_INFO_RTT)[0] / 1e6
+        return pipes.unread(sock.fileno()), struct.unpack_from("I", info, _TCP_INFO_RTT)[0] / 1e6
     except (OSError, ValueError, struct.error):  # closed meanwhile, or no TCP
         return 0, 0.0
