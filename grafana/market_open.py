@@ -316,7 +316,6 @@ def _workers() -> list:
             "si: trades/s",
             (rate("tradebal_worker_trades_total", "shard"), "worker {{shard}}"),
             stacked=True,
-            width=12,
         ),
         lines(
             "From exchange to handler",
@@ -324,7 +323,6 @@ def _workers() -> list:
             "s",
             (quantile(0.99, "tradebal_worker_provider_latency_seconds", "shard"), "worker {{shard}}"),
             logarithmic=True,
-            width=12,
         ),
         lines(
             "From receipt to handler",
@@ -332,7 +330,6 @@ def _workers() -> list:
             "s",
             (quantile(0.99, "tradebal_worker_latency_seconds", "shard"), "worker {{shard}}"),
             logarithmic=True,
-            width=12,
         ),
         rows(
             "Processes",
