@@ -54,6 +54,11 @@ class Product(boot.Systemd):
     def await_value(self, name, at_least, **labels):
         until(lambda: self.value(name, **labels) >= at_least, f"{name} to reach {at_least}")
 
+    def await_caught_up(self):
+        """Until nothing waits for a worker; a balancer that stops gives them 10 s at most."""
+        waiting = ("tradebal_shard_overflow_bytes", "tradebal_shard_fifo_bytes")
+        until(lambda: not sum(map(self.value, waiting)), "the workers to catch up")
+
 
 class Bundled(Product, boot.Machine):
     """A machine in namespaces with the bundle in it."""
