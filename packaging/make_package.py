@@ -79,6 +79,8 @@ def stage_python() -> None:
     for name in ("LICENSE", "README.md", "pyproject.toml"):
         shutil.copy(SOURCE / name, source)
     shutil.copytree(SOURCE / "tradebal", source / "tradebal", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    # Instead of what this Python was linked with: one that somebody built has its own libraries' path in there.
+    os.environ["LDSHARED"] = "gcc -shared"
     _pip("--constraint", HERE / "constraints.txt", "--target", PACKAGES, f"{source}[demo]")
     shutil.rmtree(PACKAGES / "bin")
     core = next((PACKAGES / "tradebal").glob("_corelib*.so"), None)
