@@ -87,7 +87,7 @@ def test_trade_that_speaks_of_gaps_is_none():
 
 
 def test_empty_lines_make_no_batch():
-    assert list(segments(b"\n\n", "ndjson", 1)) == []
+    assert segments(b"\n\n", "ndjson", 1) == []
 
 
 def test_a_record_torn_by_a_killed_balancer_is_left_out_and_the_gap_told():

@@ -5,24 +5,26 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import struct
+import sys
 import termios
 from collections.abc import Sequence
 
 DEFAULT_SIZE = 64 * 1024
 """A pipe's size when the kernel is asked for nothing, in bytes."""
 
-# os.splice is there, os.tee isn't.
-_libc = ctypes.CDLL(None, use_errno=True)
-_tee = _libc.tee
-_tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
-_tee.restype = ctypes.c_ssize_t
+# os.splice is there, os.tee isn't. It is the first thing that a worker does with what has come, so it is called in the
+# way that ctypes is fastest at: without types to check, errno to keep, or the interpreter's lock to give up and get
+# back; and, where it fails, once more to learn why.
+_tee = ctypes.PyDLL(None).tee
+_told_tee = ctypes.CDLL(None, use_errno=True).tee
 _SPLICE_F_NONBLOCK = 2
 
 
 def unread(fd: int) -> int:
     """Return how many bytes are in the pipe, or wait in the socket (FIONREAD)."""
-    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
+    count = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def capacity(fd: int) -> int:
@@ -48,11 +50,13 @@ def tee(source: int, target: int, count: int) -> int:
     """Have the pipe `target` hold the first bytes of the pipe `source` too; returns how many they are.
 
     These are `count`, or as many as are in the one or find room in the other, page by page: a page that is partly
-    filled needs the room of a whole one. Never waits.
+    filled needs the room of a whole one. Never waits. `count` is below 2^31.
     """
-    copied: int = _tee(source, target, count, _SPLICE_F_NONBLOCK)
+    copied: int = _tee(source, target, ctypes.c_size_t(count), _SPLICE_F_NONBLOCK)
     if copied < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        copied = _told_tee(source, target, ctypes.c_size_t(count), _SPLICE_F_NONBLOCK)
+        if copied < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return copied
 
 

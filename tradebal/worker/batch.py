@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -81,15 +80,16 @@ class Batch:
         return trades
 
 
-def segments(raw: bytes, kind: Framing, received_ns: int) -> Iterator[tuple[Batch | Gap, int]]:
-    """Give the records of one read as batches, with the gaps among them in their places.
+def segments(raw: bytes, kind: Framing, received_ns: int) -> list[tuple[Batch | Gap, int]]:
+    """Return the records of one read as batches, with the gaps among them in their places.
 
     The number tells how many bytes of `raw` are done with when that segment is; nothing is to be done about the rest.
     """
     if _GAP_HINT not in raw or gap.PREFIX not in raw:
-        if (batch := Batch(raw, kind, received_ns)).lines():
-            yield batch, len(raw)
-        return
+        batch = Batch(raw, kind, received_ns)
+        # A line that begins so is one, and where the others are is only looked for by who wants to know.
+        return [(batch, len(raw))] if raw.startswith(b"{") or batch.lines() else []
+    found: list[tuple[Batch | Gap, int]] = []
     trades: list[tuple[bytes, int]] = []
     done = 0
     for record, end in framing.frames(raw, kind):
@@ -101,12 +101,13 @@ def segments(raw: bytes, kind: Framing, received_ns: int) -> Iterator[tuple[Batc
         if trades:
             last_end = trades[-1][1]
             trades = []
-            yield Batch(raw[done:last_end], kind, received_ns), last_end - done
+            found.append((Batch(raw[done:last_end], kind, received_ns), last_end - done))
             done = last_end
-        yield missing, end - done
+        found.append((missing, end - done))
         done = end
     if trades:
-        yield Batch(raw[done:], kind, received_ns), len(raw) - done
+        found.append((Batch(raw[done:], kind, received_ns), len(raw) - done))
+    return found
 
 
 def _whole(record: bytes) -> bool:

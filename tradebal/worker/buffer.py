@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tradebal import framing
 from tradebal.router.interface import MAX_RECORD, Framing
 
@@ -16,83 +18,78 @@ pages, of which there are 16 or more: a shorter beginning always leaves room for
 class RecordBuffer:
     """Bytes of one FIFO in, runs of whole records out.
 
-    Fill `space()`, call `received`. Bytes that can't belong to a record are dropped, and that is said: the rest of a
-    record whose beginning a killed reader took with it, and damage.
+    Bytes that can't belong to a record are dropped, and that is said: the rest of a record whose beginning a killed
+    reader took with it, and damage.
     """
 
-    def __init__(self, kind: Framing, read_size: int) -> None:
-        """`read_size`: bytes of room that `space` offers."""
+    def __init__(self, kind: Framing) -> None:
         self._kind = kind
-        self._read_size = read_size
-        self._bytes = bytearray(read_size + _LONGEST)
-        self._view = memoryview(self._bytes)
-        self._held = 0
-        self._left = 0  # bytes of an incomplete record that are to be given again
-        self._synced = False  # whether a record is known to begin at the buffer's start
-        self._skipping = False  # ndjson: whether everything up to the next line feed is to be dropped
+        self._held = b""
         self._dropped = 0  # bytes dropped and not reported yet
+        self._synced = False  # whether a record is known to begin where the next bytes belong
+        self._skipping = False  # ndjson: whether everything up to the next line feed is to be dropped
+        self.left = 0
+        """Bytes of an incomplete record that are to be given again."""
 
     @property
     def kept(self) -> int:
         """Bytes that were received and are in no piece yet, but need not be given again."""
-        return self._held + self._dropped
+        return len(self._held) + self._dropped
 
-    def space(self) -> memoryview:
-        """Where the next bytes belong."""
-        return self._view[self._held : self._held + self._read_size]
-
-    def received(self, count: int, *, more: bool) -> list[bytes | int]:
-        """Say that `count` bytes were put at the start of `space()`; returns what became whole, in order.
+    def received(self, data: bytes, more: Callable[[], bool]) -> list[bytes | int]:
+        """Take what follows in the stream; returns what became whole, in order.
 
         Bytes are whole records, framed; a number tells how many bytes were dropped at that place. What follows them is
         to be given again, together with what comes after it, unless it is `kept`: a long record's beginning, or any
-        beginning to which `more` can't be added, since only so many bytes can be given at once.
+        beginning to which `more()` can't be added, since only so many bytes can be given at once.
         """
-        size = self._held + count
+        held = len(self._held)
+        if self._kind == "ndjson" and self._synced and not self._skipping and not held and data.endswith(b"\n"):
+            self.left = 0
+            return [data]  # as nearly always, and sooner than by what follows
+        data = self._held + data
         pieces: list[bytes | int] = []
-        taken = self._take_lines(size, pieces) if self._kind == "ndjson" else self._take_length32(size, pieces)
-        left = size - taken
-        if taken < self._held or left >= _LONG or (more and not taken):
-            self._view[:left] = self._view[taken:size]
-            self._held, self._left = left, 0
-        else:
-            self._held, self._left = 0, left
+        taken = self._take_lines(data, pieces) if self._kind == "ndjson" else self._take_length32(data, pieces)
+        left = len(data) - taken
+        keeps = taken < held or left >= _LONG or (left > 0 and not taken and more())
+        self._held, self.left = (data[taken:], 0) if keeps else (b"", left)
         return pieces
 
     def clear(self) -> int:
         """Forget the incomplete record, since no more of it will come; returns how many bytes of it there were."""
-        torn = self._held + self._dropped + self._left
-        self._held = self._dropped = self._left = 0
+        torn = self.kept + self.left
+        self._held = b""
+        self._dropped = self.left = 0
         self._synced = self._skipping = False
         return torn
 
-    def _take_lines(self, size: int, pieces: list[bytes | int]) -> int:
-        """Append what is whole in the first `size` bytes; returns how many bytes are done with."""
+    def _take_lines(self, data: bytes, pieces: list[bytes | int]) -> int:
+        """Append what is whole; returns how many bytes are done with."""
+        size = len(data)
         if not self._synced and size:
             # Every trade is an object; what begins otherwise is the rest of a line whose beginning is gone.
-            self._skipping = self._bytes[0] not in b"{\n"
+            self._skipping = data[0] not in b"{\n"
             self._synced = True
         start = 0
         if self._skipping:
-            start = self._bytes.find(b"\n", 0, size) + 1
+            start = data.find(b"\n") + 1
             if start == 0:
                 self._dropped += size
                 return size
             pieces.append(self._dropped + start)
             self._dropped = 0
             self._skipping = False
-        end = max(start, self._bytes.rfind(b"\n", start, size) + 1)
+        end = max(start, data.rfind(b"\n", start) + 1)
         if end > start:
-            pieces.append(bytes(self._view[start:end]))
+            pieces.append(data[start:end])
         if size - end >= _LONGEST:
             self._skipping = True
             self._dropped = size - end
             return size
         return end
 
-    def _take_length32(self, size: int, pieces: list[bytes | int]) -> int:
+    def _take_length32(self, data: bytes, pieces: list[bytes | int]) -> int:
         """As `_take_lines`."""
-        data = bytes(self._view[:size])
         start = 0
         while True:
             if not self._synced:

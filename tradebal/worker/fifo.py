@@ -24,7 +24,7 @@ class FifoReader:
         self.fd = -1
         """-1 while the FIFO isn't open."""
         self.most = 0
-        """Bytes that `peek_into` reads at most."""
+        """Bytes that `peek` returns at most."""
         self._read_size = read_size
         self._marks = marks
         self._identity = (0, 0)
@@ -73,17 +73,20 @@ class FifoReader:
             return False
         return (status.st_dev, status.st_ino) != self._identity
 
-    def peek_into(self, space: memoryview) -> tuple[int, bool]:
-        """Copy the FIFO's first bytes into `space`; returns how many they are, and whether to look again at once.
+    def peek(self) -> bytes:
+        """Return a copy of the FIFO's first bytes, at most `most`; none if there are none. They stay in the FIFO."""
+        try:
+            count = pipes.tee(self.fd, self._copy_in, self.most)
+        except BlockingIOError:
+            return b""
+        return os.read(self._copy_out, count) if count else b""
 
-        At most `most`, and at least one if there are any. They stay in the FIFO. Nothing tells of what there was beyond
-        them, nor, if the FIFO is very small, whether they leave room for more.
+    def holds_more(self, than: int) -> bool:
+        """Whether there are more bytes in the FIFO than so many; or may soon be, in one that is very small.
+
+        Nothing tells of those that came before the latest `peek`, nor whether what fills such a one is all.
         """
-        there = pipes.unread(self.fd)
-        if not there:
-            return 0, False
-        count = pipes.tee(self.fd, self._copy_in, min(there, len(space), self.most))
-        return os.readv(self._copy_out, [space[:count]]), count < there or self._small
+        return self._small or pipes.unread(self.fd) > than
 
     def discard(self, count: int) -> None:
         """Take the first `count` bytes out of the FIFO, which has as many.

@@ -67,7 +67,7 @@ class Worker:
         self._failures = Limited(self._log, per_second=2)
         self._marks = MarkReader(path_of(config.shards.directory, shard))
         self._fifo = FifoReader(config.fifo(shard), config.worker.read_size, self._marks)
-        self._buffer = RecordBuffer(self._kind, config.worker.read_size)
+        self._buffer = RecordBuffer(self._kind)
         self._taken = 0  # bytes out of the FIFO that are in no piece of the buffer yet
         # Edge-triggered: while only a record's beginning is in the FIFO, it is readable and yet there is nothing to do.
         self._poll = select.epoll()
@@ -124,7 +124,8 @@ class Worker:
             if not self._call("close", self._handler.close, b"", stop=False):
                 status = 1
             self._failures.flush()
-            self._publish()
+            self._series.late(self._marks.latencies())
+            self._publisher.publish()
         return status
 
     def _ask_committed(self) -> None:
@@ -193,12 +194,13 @@ class Worker:
 
     def _read(self) -> None:
         """Read once, hand on what is whole, and take it out of the FIFO only then."""
-        count, self._unseen = self._fifo.peek_into(self._buffer.space())
-        if not count:
+        fifo, buffer = self._fifo, self._buffer
+        if not (data := fifo.peek()):
+            self._unseen = False
             return
         self._flowing = True
         now_ns = time.time_ns()
-        for piece in self._buffer.received(count, more=self._unseen):
+        for piece in buffer.received(data, lambda: fifo.holds_more(len(data))):
             if isinstance(piece, int):
                 self._report_torn(piece)
                 self._done_with(piece)
@@ -208,10 +210,13 @@ class Worker:
                 self._pass_on(segment)
                 self._done_with(size)
                 left -= size
+                if left:
+                    self._keep_time()
             self._done_with(left)
-        kept = self._buffer.kept
-        self._fifo.discard(kept - self._taken)
+        kept = buffer.kept
+        fifo.discard(kept - self._taken)
         self._taken = kept
+        self._unseen = fifo.holds_more(buffer.left)
         self._last_read_ns = now_ns
         self._marks.handled(time.time_ns())
         self._series.late(self._marks.latencies())
@@ -237,7 +242,6 @@ class Worker:
             self._call("on_trades", lambda: self._handler.on_trades(batch), batch.raw)
         finally:
             self._series.handled(batch, time.perf_counter() - began, time.time_ns())
-        self._keep_time()
 
     def _call(self, method: str, call: Callable[[], None], data: bytes, *, stop: bool = True) -> bool:
         """Call the handler; returns whether it came back without an exception."""
@@ -274,11 +278,8 @@ class Worker:
     def _publish_if_due(self) -> None:
         if (now := time.monotonic()) >= self._next_publish:
             self._next_publish = now + self._publish_interval
-            self._publish()
-
-    def _publish(self) -> None:
-        self._series.late(self._marks.latencies())  # of marks that were made behind the last read
-        self._publisher.publish()
+            self._series.late(self._marks.latencies())  # of marks that were made behind the last read
+            self._publisher.publish_soon()
 
     def _keep_alive(self) -> bool:
         """See Context.keep_alive: called by the handler, so it must not call the handler."""

@@ -17,6 +17,8 @@ from tradebal.worker.batch import Batch
 
 _SECONDS = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SPACING_NS = 10_000_000
+"""Time between two looks into a trade, in nanoseconds: one takes longer than all else that is counted."""
 _SHORT_LATENCIES = (5e-5, 1e-4, 2.5e-4, 5e-4, *_LATENCIES)
 
 
@@ -28,7 +30,7 @@ class WorkerSeries(Collector):
         self._time_key = time_key
         self._batches = self._trades = self._bytes = self._undecodable = 0
         self._gaps = dict.fromkeys(REASONS, 0)
-        self._last_read_ns = 0
+        self._last_read_ns = self._looked_ns = 0
         self._seconds = Histogram(*_SECONDS)
         self._latency = Histogram(*_SHORT_LATENCIES)
         self._provider_latency = Histogram(*_LATENCIES)
@@ -45,8 +47,10 @@ class WorkerSeries(Collector):
         self._undecodable += batch.undecodable
         self._last_read_ns = batch.received_ns
         self._seconds.observe(seconds)
-        if self._time_key and (at := self._time(batch.lines()[0])) is not None:
-            self._provider_latency.observe(max(0, done_ns - at) / 1e9)
+        if self._time_key and not 0 <= done_ns - self._looked_ns < _SPACING_NS:
+            self._looked_ns = done_ns
+            if (at := self._time(batch.lines()[0])) is not None:
+                self._provider_latency.observe(max(0, done_ns - at) / 1e9)
 
     def late(self, seconds: Iterable[float]) -> None:
         """Count how long trades took from the balancer's receipt to when they were handled."""
@@ -91,8 +95,8 @@ class WorkerSeries(Collector):
         )
         yield self._provider_latency.family(
             "tradebal_worker_provider_latency_seconds",
-            "Time from a trade's own time stamp to when the handler was done with it, in seconds, of the first trade "
-            "of each batch. It has the difference between the provider's clock and this machine's in it; less than "
+            "Time from a trade's own time stamp to when the handler was done with it, in seconds, of at most 100 "
+            "trades a second. It has the difference between the provider's clock and this machine's in it; less than "
             "none counts as none.",
         )
 
