@@ -4,8 +4,10 @@ import logging
 import os
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 
+from tests.waiting import until
 from tradebal import metrics
 from tradebal.metrics import Publisher
 
@@ -62,6 +64,57 @@ def test_failure_to_write_is_logged_once_and_so_is_its_end(registry, tmp_path, c
     publisher.publish()
     publisher.publish()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_what_is_written_in_the_background_is_as_of_the_call_and_a_later_write_comes_after_it(registry, tmp_path):
+    series = Gauge("series", "Many.", ["number"], registry=registry)
+    for number in range(2000):
+        series.labels(number).set(1)
+    publisher = Publisher(registry, tmp_path, "balancer")
+    file = tmp_path / "balancer.prom"
+    for value in (1, 2):
+        publisher.publish_soon()
+        series.labels(0).set(value + 1)
+        until(file.exists, "the file")
+        assert f'series{{number="0"}} {value}.0\n' in file.read_text()
+        file.unlink()
+    publisher.publish_soon()
+    publisher.publish()
+    assert file.read_text().count("\nseries") == 2000
+
+
+def test_a_writer_that_hangs_holds_up_nobody_and_writes_again_when_it_can(registry, tmp_path):
+    counter = Counter("plain", "Plain.", registry=registry)
+    partial = tmp_path / ".balancer.prom.partial"
+    os.mkfifo(partial)  # to be opened for writing once somebody reads
+    publisher = Publisher(registry, tmp_path, "balancer")
+    for _ in range(100):
+        publisher.publish_soon()
+        counter.inc()
+    assert partial.read_bytes().endswith(b"plain_total 0.0\n")
+    until((tmp_path / "balancer.prom").exists, "the file")
+    publisher.publish()
+    assert metrics.value(metrics.read(tmp_path)["balancer"], "plain_total") == 100
+
+
+def test_series_that_cannot_be_written_are_said_and_end_nothing(registry, tmp_path, caplog):
+    publisher = Publisher(registry, tmp_path, "worker-0")
+    family = GaugeMetricFamily("nonsense", "None.")
+    family.add_metric([], None)
+    registry.register(Always(family))
+    for _ in range(3):
+        publisher.publish_soon()
+    until(lambda: "metrics not written" in caplog.text, "the warning")
+    publisher.publish()
+    assert len(caplog.records) == 1
+
+
+class Always:
+    def __init__(self, *families):
+        self.families = families
+
+    def collect(self):
+        return self.families
 
 
 def test_files_that_are_none_of_ours_are_left_out(registry, tmp_path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import resource
 import stat
+import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, Metric, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -29,6 +32,13 @@ MAX_FILE = 16 << 20
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+_SWITCH_INTERVAL = 0.0005
+"""Seconds that whoever moves data waits for the interpreter at most while another thread writes metrics (CPython's own
+setting is ten times as long)."""
+_PATIENCE = 5.0
+"""Seconds that `publish` waits for a write in the background to end."""
+
+
 class Publisher:
     """Writes one unit's registry to `<directory>/<unit>.prom`, whole or not at all."""
 
@@ -41,10 +51,44 @@ class Publisher:
         # A unit has one writer, so a fixed name will do, and a killed writer leaves at most one stray file.
         self._partial = directory / f".{unit}{SUFFIX}.partial"
         self._failing = False
+        self._to_write: SimpleQueue[list[Metric]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
 
     def publish(self) -> None:
         """Write the file; a failure is logged once until writing works again, and never raised."""
-        text = generate_latest(self._registry)
+        if self._idle.wait(_PATIENCE):
+            self._write(list(self._registry.collect()))
+
+    def publish_soon(self) -> None:
+        """Write what is so now in the background: most of the work, and any wait for the disk, holds up nobody.
+
+        Nothing is done while an earlier write isn't through.
+        """
+        if not self._idle.is_set():
+            return
+        metrics = list(self._registry.collect())
+        if self._thread is None:
+            sys.setswitchinterval(min(_SWITCH_INTERVAL, sys.getswitchinterval()))
+            self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
+            self._thread.start()
+        self._idle.clear()
+        self._to_write.put(metrics)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                self._write(self._to_write.get())
+            finally:
+                self._idle.set()
+
+    def _write(self, metrics: list[Metric]) -> None:
+        try:
+            text = generate_latest(_Collected(metrics))
+        except (TypeError, ValueError, AttributeError) as error:  # a handler's own series may be anything
+            self._fail(str(error.args[0] if error.args else error))
+            return
         try:
             try:
                 self._partial.write_bytes(text)
@@ -53,13 +97,26 @@ class Publisher:
                 self._partial.write_bytes(text)
             self._partial.replace(self._path)
         except OSError as error:
-            if not self._failing:
-                log.warning("metrics not written: file=%s error=%s", self._path, error.strerror or error)
-            self._failing = True
+            self._fail(error.strerror or str(error))
         else:
             if self._failing:
                 log.info("metrics written again: file=%s", self._path)
             self._failing = False
+
+    def _fail(self, error: str) -> None:
+        if not self._failing:
+            log.warning("metrics not written: file=%s error=%s", self._path, error)
+        self._failing = True
+
+
+class _Collected(Collector):
+    """What a registry had."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._metrics)
 
 
 class UnitCollector(Collector):

@@ -43,8 +43,10 @@ from tradebal.upstream.profiles import resolve
 
 _log = logging.getLogger(__name__)
 
-_TURN_NS = 20_000_000
-"""Longest stay with the upstream socket before timers and writable FIFOs get their turn, in nanoseconds."""
+_TURN_NS = 50_000_000
+"""Longest stay with the upstream socket before timers get their turn, in nanoseconds."""
+_STALLED_TURN_NS = 20_000_000
+"""The same while a FIFO is waited for that takes bytes again."""
 _STOP_TIMEOUT = 10.0
 """Seconds that workers get, on a stop, to read what waits for them."""
 _STOP_POLL = 0.02
@@ -56,7 +58,7 @@ _STATUS_INTERVAL = 1.0
 class Balancer:
     """One upstream connection, one router, N FIFOs; one thread, which only ever blocks in poll.
 
-    (The opening handshake has a thread of its own inside the link.)
+    (The opening handshake has a thread of its own inside the link, and the writing of metrics inside the publisher.)
     """
 
     def __init__(self, config: Config, key: Secret | None, reread: Callable[[], Config] | None = None) -> None:
@@ -288,13 +290,16 @@ class Balancer:
             self._receive()
         self._link.tick(time.monotonic())
 
+    def _turn_ns(self) -> int:
+        return _STALLED_TURN_NS if self._stalled else _TURN_NS
+
     def _paused(self) -> bool:
         """Whether when_full = "block" holds up the whole market for a full shard."""
         return not self._drop and any(overflow.full for overflow in self._overflows)
 
     def _receive(self) -> None:
-        """Take in what the provider has sent, for at most `_TURN_NS`, and write it to the FIFOs."""
-        deadline = time.monotonic_ns() + _TURN_NS
+        """Take in what the provider has sent, for a turn at most, and write it to the FIFOs."""
+        deadline = time.monotonic_ns() + self._turn_ns()
         self._more = aside = False
         while (connection := self._link.connection) is not None:
             reads = self._router.counters().reads
@@ -355,7 +360,7 @@ class Balancer:
         while True:
             connection = self._link.connection
             alone = not self._stalled and connection is not None and not connection.wants_write
-            status = router.pump(fd, _TURN_NS, self._wake.fileno() if alone else -1)
+            status = router.pump(fd, self._turn_ns(), self._wake.fileno() if alone else -1)
             self._note_stalls()
             if status is Status.EVENT:
                 event = router.event()
@@ -461,7 +466,7 @@ class Balancer:
         if now >= self._next_tick:
             self._next_tick = now + self._config.metrics.interval
             self._take_sample(self._router.counters().trades)  # of what came after the latest one
-            self._publisher.publish()
+            self._publisher.publish_soon()
         if now >= self._next_status:
             self._next_status = now + _STATUS_INTERVAL
             self._dropping.flush()
