@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contenders import OURS, balancer_command
+from contenders import OURS, Floor, balancer_command
 from harness import HERE, KEY, OUT, BenchError, Upstream, any_cpu, line_of, running, settle
 
 _TIMEOUT = 30.0
@@ -101,8 +101,22 @@ def client(directory: Path, script: str, *arguments: str | Path) -> Iterator[Flo
 
 
 @contextlib.contextmanager
-def relay(directory: Path, log: Path) -> Iterator[Flow]:
-    """Run the bare relay, socket → FIFO → reader, until the block ends; the reader writes `log` then."""
+def floor(directory: Path, contender: Floor, shards: int, pipe_size: int = 1 << 20) -> Iterator[Flow]:
+    """Run what only reads and writes until the block ends; its FIFOs are where a balancer's are."""
+    directory.mkdir()
+    (directory / "shards").mkdir()
+    with contextlib.ExitStack() as stack:
+        upstream = Upstream()
+        stack.callback(upstream.close)
+        command = contender.command(upstream.url, directory / "shards", shards, pipe_size)
+        process = stack.enter_context(running(command, directory / "floor.log", any_cpu()))
+        connection = stack.enter_context(upstream.accept(process, websocket=False))
+        yield Flow(process, connection.fileno(), directory)
+
+
+@contextlib.contextmanager
+def relay(directory: Path, log: Path, reader: Sequence[str | Path]) -> Iterator[Flow]:
+    """Run the bare relay, socket → FIFO → `reader` FIFO LOG, until the block ends; the reader writes `log` then."""
     directory.mkdir()
     with contextlib.ExitStack() as stack:
         upstream = Upstream()
@@ -111,8 +125,7 @@ def relay(directory: Path, log: Path) -> Iterator[Flow]:
         command = [OUT / "relay", "send", str(upstream.port), fifo]
         process = stack.enter_context(running(command, directory / "relay.log", any_cpu()))
         connection = stack.enter_context(upstream.accept(process, websocket=False))
-        reader = [OUT / "relay", "read", fifo, log]
-        child = stack.enter_context(running(reader, directory / "reader.log", any_cpu()))
+        child = stack.enter_context(running([*reader, fifo, log], directory / "reader.log", any_cpu()))
         settle(child.pid)
         yield Flow(process, connection.fileno(), directory)
 
@@ -126,4 +139,4 @@ def wait_until(done: float, what: str, reached: object) -> None:
         time.sleep(0.005)
 
 
-__all__ = ["KEY", "Flow", "Phases", "Sent", "balancer", "client", "relay", "wait_until"]
+__all__ = ["KEY", "Flow", "Phases", "Sent", "balancer", "client", "floor", "relay", "wait_until"]

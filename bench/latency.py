@@ -9,6 +9,7 @@ import argparse
 import re
 import statistics
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,11 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import flow
-from harness import BenchError, compile_programs, run_as_command
+from harness import HERE, OUT, BenchError, compile_programs, run_as_command
 
 RATES = ((2_000, 3), (50_000, 15))
 """Trades/s, and the trades a frame that go with it on a real day."""
 PERCENTILES = (50.0, 99.0, 99.9)
+NAMES = {
+    "tradebal": "tradebal balancer → tradebal worker",
+    "relay": "bare relay, read in C",
+    "python": "bare relay, read in Python",
+}
+"""What is measured, in this order."""
+_READERS: dict[str, list[str | Path]] = {
+    "relay": [OUT / "relay", "read"],
+    "python": [sys.executable, HERE / "reader.py"],
+}
 _REST = 0.5
 """Seconds that the last trades get to arrive."""
 _STAMP = re.compile(rb'"i":"(\d{19})"}')
@@ -57,24 +68,26 @@ def percentiles(nanoseconds: list[int]) -> tuple[float, ...]:
 
 
 def run(directory: Path, rounds: int, seconds: float, shards: int = 1) -> list[Latency]:
-    """Measure both at each rate, in turn; gives the medians over the rounds, tradebal before relay."""
+    """Measure all at each rate, in turn; gives the medians over the rounds, in the order of NAMES."""
     results = []
     for rate, per_frame in RATES:
-        ours, bare = [], []
+        measured: dict[str, list[tuple[float, ...]]] = {name: [] for name in NAMES}
+        phases = [(rate, 0.3), (rate, seconds)]
         for number in range(rounds):
             place = directory / f"latency-{shards}-{rate}-{number}"
             log = directory / f"{place.name}.log"
-            options = f'log = "{log}"'
-            with flow.balancer(place, shards, "handlers:Stamp", options) as balancer:
-                sent = balancer.send(per_frame, [(rate, 0.3), (rate, seconds)], seconds + 30)
+            with flow.balancer(place, shards, "handlers:Stamp", f'log = "{log}"') as balancer:
+                sent = balancer.send(per_frame, phases, seconds + 30)
                 time.sleep(_REST)
-            ours.append(_latencies([Path(f"{log}-{shard}") for shard in range(shards)], sent.trades))
-            with flow.relay(directory / f"{place.name}-relay", log) as relay:
-                sent = relay.send(per_frame, [(rate, 0.3), (rate, seconds)], seconds + 30)
-                time.sleep(_REST)
-            bare.append(_latencies([log], sent.trades))
-        for name, measured in (("tradebal", ours), ("relay", bare)):
-            medians = tuple(statistics.median(column) for column in zip(*measured, strict=True))
+            logs = [Path(f"{log}-{shard}") for shard in range(shards)]
+            measured["tradebal"].append(_latencies(logs, sent.trades))
+            for name, reader in _READERS.items():
+                with flow.relay(directory / f"{place.name}-{name}", log, reader) as relay:
+                    sent = relay.send(per_frame, phases, seconds + 30)
+                    time.sleep(_REST)
+                measured[name].append(_latencies([log], sent.trades))
+        for name, values in measured.items():
+            medians = tuple(statistics.median(column) for column in zip(*values, strict=True))
             results.append(Latency(name, rate, medians))
     return results
 

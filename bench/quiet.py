@@ -12,13 +12,14 @@ import selectors
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import block
 import flow
-from contenders import OURS
+from contenders import FLOOR, OURS, ROTATE
 from harness import compile_programs, cpu_seconds, measure, run_as_command
 
 RATE, PER_FRAME, SHARDS = 2_000, 3, 8
@@ -29,8 +30,8 @@ class Quiet:
     """What was found."""
 
     seconds: float
-    cpu_share: float
-    """Of one core, 0..1, at RATE trades/s."""
+    shares: Mapping[str, float]
+    """Of one core, 0..1, at RATE trades/s; by contender, ours first."""
     trades: int
     """Trades routed before memory was looked at."""
     resident: int
@@ -38,14 +39,17 @@ class Quiet:
     peak: int
     """The most that ever was (VmHWM)."""
 
+    @property
+    def share(self) -> float:
+        """The balancer's."""
+        return self.shares[OURS.label]
+
 
 def run(directory: Path, seconds: float, trades: int) -> Quiet:
     """Measure both, one after the other."""
-    with flow.balancer(directory / "quiet", SHARDS) as balancer, _readers(directory / "quiet" / "shards"):
-        balancer.send(PER_FRAME, [(RATE, 1)], 30)
-        before, began = cpu_seconds(balancer.process.pid), time.monotonic()
-        balancer.send(PER_FRAME, [(RATE, seconds)], seconds + 30)
-        share = (cpu_seconds(balancer.process.pid) - before) / (time.monotonic() - began)
+    shares = {OURS.label: _share(flow.balancer(directory / "quiet", SHARDS), seconds)}
+    for bare in (FLOOR, ROTATE):
+        shares[bare.label] = _share(flow.floor(directory / f"quiet-{bare.name}", bare, SHARDS), seconds)
     made = block.trades()
     frames = block.write_block(directory / "quiet.block", [text for _, text in made], 128)
     expected = block.write_expected(directory / "quiet.expected", made, SHARDS)
@@ -54,7 +58,15 @@ def run(directory: Path, seconds: float, trades: int) -> Quiet:
     result = measure(
         OURS, frames, expected, SHARDS, repeats, directory / "memory", lambda pid: memory.extend(_memory(pid))
     )
-    return Quiet(seconds, share, result.trades, *memory)
+    return Quiet(seconds, shares, result.trades, *memory)
+
+
+def _share(running: AbstractContextManager[flow.Flow], seconds: float) -> float:
+    with running as process, _readers(process.directory / "shards"):
+        process.send(PER_FRAME, [(RATE, 1)], 30)
+        before, began = cpu_seconds(process.process.pid), time.monotonic()
+        process.send(PER_FRAME, [(RATE, seconds)], seconds + 30)
+        return (cpu_seconds(process.process.pid) - before) / (time.monotonic() - began)
 
 
 def _memory(pid: int) -> tuple[int, int]:
@@ -91,10 +103,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20, help="at 2,000 trades/s (default: 20)")
     parser.add_argument("--trades", type=int, default=10_000_000, help="at full speed (default: 10 million)")
     arguments = parser.parse_args()
-    compile_programs("pace", "load")
+    compile_programs("pace", "load", "floor")
     with tempfile.TemporaryDirectory() as directory:
         found = run(Path(directory), arguments.seconds, arguments.trades)
-    print(f"{found.cpu_share:.2%} of a core at {RATE}/s over {found.seconds:g} s")
+    for name, share in found.shares.items():
+        print(f"{share:.2%} of a core at {RATE}/s over {found.seconds:g} s: {name}")
     resident, peak = found.resident / 2**20, found.peak / 2**20
     print(f"{resident:.1f} MiB resident after {found.trades} trades, at most {peak:.1f} MiB")
     return 0

@@ -18,8 +18,8 @@ from burst import PEAK, WORKERS, Burst
 from contenders import FLOOR, NAIVE, OURS, PICOWS, PYTHON, ROTATE, TUNED
 from harness import HERE, Contender, Result
 from instructions import Count
-from latency import PERCENTILES, Latency
-from quiet import RATE, Quiet
+from latency import NAMES, PERCENTILES, Latency
+from quiet import PER_FRAME, RATE, SHARDS, Quiet
 from seen import Publishing, Scrape
 from tls import Tls
 
@@ -218,18 +218,17 @@ def _instructions(counts: Sequence[Count]) -> list[str]:
 
 
 def _latency(values: Sequence[Latency]) -> list[str]:
-    names = {"tradebal": "tradebal balancer → tradebal worker", "relay": "bare relay, C"}
     rows = [
-        [f"{value.rate:,}/s, {names[value.name]}", *(f"{number:,.0f}" for number in value.values)] for value in values
+        [f"{value.rate:,}/s, {NAMES[value.name]}", *(f"{number:,.0f}" for number in value.values)] for value in values
     ]
-    for ours, bare in zip(values[::2], values[1::2], strict=True):
-        rows.append(
-            [f"{ours.rate:,}/s, ratio", *(f"{a / b:.2f}" for a, b in zip(ours.values, bare.values, strict=True))]
-        )
+    for ours, *others in zip(*(values[start :: len(NAMES)] for start in range(len(NAMES))), strict=True):
+        for other in others:
+            ratios = (f"{a / b:.2f}" for a, b in zip(ours.values, other.values, strict=True))
+            rows.append([f"{ours.rate:,}/s, as a multiple of: {NAMES[other.name]}", *ratios])
     return [
         "## Latency",
-        "Microseconds from the provider's send() to the worker's handler (one shard), beside socket → FIFO → reader in "
-        "C; medians over the rounds.",
+        "Microseconds from the provider's send() to the worker's handler (one shard), beside socket → FIFO → reader "
+        "without a balancer; medians over the rounds.",
         table(["", *(f"p{number:g}" for number in PERCENTILES)], rows),
     ]
 
@@ -245,11 +244,13 @@ def _burst(bursts: Sequence[Burst]) -> list[str]:
 
 
 def _quiet(quiet: Quiet) -> list[str]:
+    rows = [[name, f"{share:.1%}", f"{quiet.share / share:.2f}"] for name, share in quiet.shares.items()]
     return [
         "## Cost when quiet",
-        f"At {RATE:,} trades/s over {quiet.seconds:g} s the balancer used {quiet.cpu_share:.1%} of a core. After "
-        f"{quiet.trades:,} trades at full speed {quiet.resident / 2**20:.1f} MiB of it were resident, at most "
-        f"{quiet.peak / 2**20:.1f} MiB ever.",
+        f"At {RATE:,} trades/s in frames of {PER_FRAME}, {SHARDS} shards, over {quiet.seconds:g} s:",
+        table(["", "of a core", "the balancer's as a multiple"], rows),
+        f"After {quiet.trades:,} trades at full speed {quiet.resident / 2**20:.1f} MiB of the balancer were resident, "
+        f"at most {quiet.peak / 2**20:.1f} MiB ever.",
     ]
 
 
