@@ -43,14 +43,14 @@ def test_a_sample_is_the_first_trade_since_the_last_one_and_those_behind_it_in_i
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "length32"])
-def test_a_sample_says_where_in_its_shards_stream_it_begins(make, kind):
+def test_a_sample_says_how_far_before_the_end_of_its_shards_stream_it_begins(make, kind):
     router = make(2, STOCKS, framing=kind, pins={b"A": 0, b"B": 1})
-    streams = drive(router, [array([trade(1, "A"), trade(2, "B"), trade(3, "A")])]).shards
-    assert (router.sample().shard, len(streams[0])) != (1, 0)
-    more = drive(router, [array([trade(4, "A"), trade(5, "B")])]).shards
+    drive(router, [array([trade(1, "A"), trade(2, "B"), trade(3, "A")])])
+    router.sample()
+    more = drive(router, [array([trade(4, "B"), trade(5, "A")]), array([trade(678, "B")])]).shards
+    assert more[1] == framing.encode(trade(4, "B"), kind) + framing.encode(trade(678, "B"), kind)
     sample = router.sample()
-    assert (sample.shard, sample.offset) == (0, len(streams[0]))
-    assert more[0] == framing.encode(trade(4, "A"), kind)
+    assert (sample.shard, sample.behind) == (1, len(more[1]))
 
 
 def test_what_is_no_trade_is_in_no_sample(make):

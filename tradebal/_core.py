@@ -24,7 +24,7 @@ from tradebal.router.interface import (
 )
 from tradebal.router.symbols import check_pins
 
-_ABI = 3
+_ABI = 4
 _MAX_SHARDS = 1024
 _BATCHES_KEPT = 1024
 _WINDOW = 32 << 10
@@ -308,8 +308,8 @@ class Router:
         """Each is handed out once."""
         if not (size := _lib.sample(self._idle(), self._sample)):
             return None
-        time_ns, shard, offset, text = self._sample
-        return Sample(time_ns, shard, offset, bytes(self._view[text : text + size]))
+        time_ns, shard, behind, text = self._sample
+        return Sample(time_ns, shard, behind, bytes(self._view[text : text + size]))
 
     def batches(self) -> list[Batch]:
         """Each is handed out once."""

@@ -4,7 +4,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Layout of the structs and meaning of the functions below; _core.py refuses a library of another number. */
-#define ABI 3
+#define ABI 4
 
 EXPORT uint32_t tb_abi(void);
 EXPORT uint64_t tb_size(const core_options *options);
@@ -181,7 +181,7 @@ uint32_t tb_batches(core *c, core_batch *batches)
     return count;
 }
 
-/* Give time, shard and offset of the sample, and where in the block its text is, which the next call may overwrite.
+/* Give time and shard of the sample, what was staged for that shard from it on, and where in the block its text is, which the next call may overwrite.
  * Returns the text's size; 0 if there is no sample. */
 uint64_t tb_sample(core *c, uint64_t numbers[4])
 {
@@ -189,7 +189,7 @@ uint64_t tb_sample(core *c, uint64_t numbers[4])
     const uint64_t size = sample->size;
     numbers[0] = sample->time_ns;
     numbers[1] = sample->shard;
-    numbers[2] = sample->offset;
+    numbers[2] = shard_staged(c, sample->shard) - sample->offset;
     numbers[3] = (uint64_t)(sample->text - at_offset(c, 0));
     sample->size = 0;
     sample->open = false;

@@ -490,10 +490,9 @@ static void take_sample(core *c, uint32_t number, const u8 *trade, size_t size)
         if (sample->open)
             extend_sample(c, trade, size);
     } else if (size <= SAMPLE_SIZE) {
-        const shard *s = shard_at(c, number);
         sample->time_ns = clock_ns(CLOCK_REALTIME);
         sample->shard = number;
-        sample->offset = s->bytes + s->trades * (c->framing == FRAMING_NDJSON ? 1 : 4);
+        sample->offset = shard_staged(c, number);
         sample->size = (uint32_t)size;
         sample->open = true;
         memcpy(sample->text, trade, size);

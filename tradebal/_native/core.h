@@ -211,6 +211,9 @@ typedef struct {
     uint64_t limit; /* with its tail behind it, the careful path is taken: to make room, or write, or be blocked */
 } shard;
 
+/* Bytes of trades that were staged so far, framing included. */
+uint64_t shard_staged(const core *c, uint32_t number);
+
 /* Where the shard's output goes, and whether that takes bytes. */
 void shard_set_output(core *c, uint32_t number, int fd, bool stalled);
 

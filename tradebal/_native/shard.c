@@ -4,6 +4,12 @@
 #include <errno.h>
 #include <unistd.h>
 
+uint64_t shard_staged(const core *c, uint32_t number)
+{
+    const shard *s = shard_at(c, number);
+    return s->bytes + s->trades * (c->framing == FRAMING_NDJSON ? 1 : 4);
+}
+
 void shard_set_output(core *c, uint32_t number, int fd, bool stalled)
 {
     shard *s = shard_at(c, number);

@@ -400,11 +400,9 @@ class Balancer:
         """Have the worker that gets the sample's first trade know when it came."""
         shard = sample.shard
         overflow = self._overflows[shard]
-        routed = self._router.shard_counters()[shard]
-        staged = routed.bytes + routed.trades * OVERHEAD[self._config.shards.framing]
         self._marks[shard].mark(
             self._fifos[shard].fd,
-            behind=staged - sample.offset - overflow.size - len(self._router.pending(shard)),
+            behind=sample.behind - overflow.size - len(self._router.pending(shard)),
             edits=self._watch.injected + overflow.added,
             time_ns=sample.time_ns,
         )

@@ -154,8 +154,8 @@ class Sample(NamedTuple):
     """CLOCK_REALTIME when the first of them was staged."""
     shard: int
     """Where the first of them went."""
-    offset: int
-    """Bytes of trades, framing included, that had been staged for that shard before it."""
+    behind: int
+    """Bytes of trades, framing included, that were staged for that shard from it on until now."""
     trades: bytes
     """Their JSON texts, separated by commas."""
 

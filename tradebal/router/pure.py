@@ -216,7 +216,10 @@ class Router:
         """Return the first trade routed since the last call, and some behind it; None if there is none."""
         sample, self._sample = self._sample, None
         self._sampling = False
-        return None if sample is None else sample._replace(trades=b",".join(self._sampled))
+        if sample is None:
+            return None
+        behind = self._staged(self._stages[sample.shard]) - sample.behind
+        return sample._replace(behind=behind, trades=b",".join(self._sampled))
 
     def batches(self) -> list[Batch]:
         """Return the batches completed since the last call, oldest first."""
@@ -284,9 +287,8 @@ class Router:
         """Keep a trade that was just staged, if it belongs into the sample."""
         if self._sample is None:
             if len(trade) <= SAMPLE_SIZE:
-                stage = self._stages[shard]
-                before = stage.bytes - len(trade) + (stage.trades - 1) * OVERHEAD[self._framing]
-                self._sample = Sample(time.time_ns(), shard, before, b"")
+                before = self._staged(self._stages[shard]) - len(trade) - OVERHEAD[self._framing]
+                self._sample = Sample(time.time_ns(), shard, before, b"")  # `behind` and `trades` when it is asked for
                 self._sampled = [trade]
                 self._sample_left = SAMPLE_SIZE - len(trade)
                 self._sampling = True
@@ -295,6 +297,9 @@ class Router:
             self._sampling = self._sample_left >= 0
             if self._sampling:
                 self._sampled.append(trade)
+
+    def _staged(self, stage: Stage) -> int:
+        return stage.bytes + stage.trades * OVERHEAD[self._framing]
 
     def _write(self, shard: int, stage: Stage) -> None:
         if stage.writable:
