@@ -77,3 +77,6 @@ PICOWS = Client("picows", "picows + orjson", script="picows_client.py")
 WSS_USER = Balancer("wss-user", "OpenSSL in the balancer", wss=True, decrypts="user")
 WSS_KERNEL = Balancer("wss-kernel", "the kernel", wss=True, decrypts="kernel")
 PYTHON = Balancer("python", "tradebal, Python router", router="python")
+
+PYTHON_ROUNDS = 3
+"""Rounds in which the Python programs take part: they differ by factors, not by percents."""

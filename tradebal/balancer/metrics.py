@@ -142,10 +142,15 @@ class BalancerCollector(Collector):
         yield watch.rate.family("tradebal_batch_rate", "Rates of each 8192 trades, in trades per second.")
         for name, text, value in (
             ("last", "Rate of the latest 8192 trades, per second.", stats.last),
-            ("highest", "Highest rate of 8192 trades since the start, per second.", stats.highest),
+            (
+                "highest",
+                "Highest rate of 8192 trades since the start, per second, as they were taken in: above the provider's "
+                "own where they had waited on the way.",
+                stats.highest,
+            ),
             ("lowest", "Lowest rate of 8192 trades since the start, per second.", stats.lowest if stats.last else 0.0),
-            ("highest_minute", "Highest rate of 8192 trades in the last minute.", watch.rates.highest(second)),
-            ("lowest_minute", "Lowest rate of 8192 trades in the last minute.", watch.rates.lowest(second)),
+            ("highest_minute", "Highest such rate in the last minute, per second.", watch.rates.highest(second)),
+            ("lowest_minute", "Lowest rate of 8192 trades in the last minute, per second.", watch.rates.lowest(second)),
         ):
             yield GaugeMetricFamily(f"tradebal_batch_rate_{name}", f"{text} 0 without any.", value)
         yield watch.reads.family(
