@@ -35,6 +35,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _SWITCH_INTERVAL = 0.0005
 """Seconds that whoever moves data waits for the interpreter at most while another thread writes metrics (CPython's own
 setting is ten times as long)."""
+_HEAD_START = 0.002
+"""Seconds after which the writing begins: until then, whoever asked for it is back at the data, at best in C code that
+leaves the interpreter to others."""
 _PATIENCE = 5.0
 """Seconds that `publish` waits for a write in the background to end."""
 
@@ -78,8 +81,10 @@ class Publisher:
 
     def _serve(self) -> None:
         while True:
+            metrics = self._to_write.get()
+            time.sleep(_HEAD_START)
             try:
-                self._write(self._to_write.get())
+                self._write(metrics)
             finally:
                 self._idle.set()
 
