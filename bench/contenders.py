@@ -52,7 +52,7 @@ class Floor(Contender):
         """See Contender."""
         port = url.split(":")[2].partition("/")[0]
         # In turn, each read must find room in one FIFO, or the floor would pay for waiting.
-        read_size = READ_SIZE if self.way == "split" else min(READ_SIZE, pipe_size)
+        read_size = min(READ_SIZE, pipe_size) if self.way == "rotate" else READ_SIZE
         return [OUT / "floor", port, directory, str(shards), str(pipe_size), str(read_size), self.way]
 
 
@@ -70,6 +70,7 @@ class Client(Contender):
 
 OURS = Balancer("tradebal", "tradebal balancer")
 FLOOR = Floor("floor", "bare recv → write, split", websocket=False, by_shard=False)
+COPY = Floor("copy", "bare recv → copy → write", websocket=False, by_shard=False, way="copy")
 ROTATE = Floor("rotate", "bare recv → write, in turn", websocket=False, by_shard=False, way="rotate")
 NAIVE = Client("naive", "websocket-client + orjson", script="naive_client.py", way="plain")
 TUNED = Client("tuned", "websocket-client, tuned", script="naive_client.py", way="tuned")
@@ -78,5 +79,7 @@ WSS_USER = Balancer("wss-user", "OpenSSL in the balancer", wss=True, decrypts="u
 WSS_KERNEL = Balancer("wss-kernel", "the kernel", wss=True, decrypts="kernel")
 PYTHON = Balancer("python", "tradebal, Python router", router="python")
 
+COMPILED = (OURS, FLOOR, COPY, ROTATE)
+"""What differs by percents and not by factors."""
 PYTHON_ROUNDS = 3
-"""Rounds in which the Python programs take part: they differ by factors, not by percents."""
+"""Rounds in which the others, all in Python, take part."""

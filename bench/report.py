@@ -15,7 +15,7 @@ from pathlib import Path
 import chart
 from block import TRADES
 from burst import PEAK, WORKERS, Burst
-from contenders import FLOOR, NAIVE, OURS, PICOWS, PYTHON, PYTHON_ROUNDS, ROTATE, TUNED
+from contenders import COMPILED, COPY, FLOOR, NAIVE, OURS, PICOWS, PYTHON, PYTHON_ROUNDS, ROTATE, TUNED
 from harness import HERE, Contender, Result
 from instructions import Count
 from latency import NAMES, PERCENTILES, Latency
@@ -29,6 +29,7 @@ Cell = tuple[int, int]
 _COLOURS = {
     OURS.name: "#d9730d",
     FLOOR.name: "#7d858f",
+    COPY.name: "#7d858f",
     ROTATE.name: "#7d858f",
     PICOWS.name: "#3f83d6",
     TUNED.name: "#3f83d6",
@@ -155,13 +156,13 @@ def _throughput(cells: Mapping[Cell, Mapping[Contender, Sequence[Result]]], roun
     rows = [
         [
             f"{per_frame} a frame, {shards} shard{'s' * (shards != 1)}",
-            *(f"{ratio(cell, OURS, other):.2f}" for other in others if other in (FLOOR, ROTATE)),
-            *(f"{ratio(cell, OURS, other):.0f}" for other in others if other not in (FLOOR, ROTATE)),
+            *(f"{ratio(cell, OURS, other):.2f}" for other in others if other in COMPILED),
+            *(f"{ratio(cell, OURS, other):.0f}" for other in others if other not in COMPILED),
         ]
         for (per_frame, shards), cell in cells.items()
     ]
-    ordered = [other for other in others if other in (FLOOR, ROTATE)]
-    ordered += [other for other in others if other not in (FLOOR, ROTATE)]
+    ordered = [other for other in others if other in COMPILED]
+    ordered += [other for other in others if other not in COMPILED]
     parts.append("`tradebal balancer` as a multiple of each (median of the ratios within a round):")
     parts.append(table(["", *(other.label for other in ordered)], rows))
     parts.append(

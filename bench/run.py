@@ -23,13 +23,13 @@ import quiet
 import report
 import seen
 import tls
-from contenders import FLOOR, NAIVE, OURS, PICOWS, PYTHON, PYTHON_ROUNDS, ROTATE, TUNED
+from contenders import COMPILED, COPY, FLOOR, NAIVE, OURS, PICOWS, PYTHON, PYTHON_ROUNDS, ROTATE, TUNED
 from harness import BenchError, Contender, Result, compile_programs, measure, run_as_command
 
 PARTS = ("throughput", "tls", "instructions", "latency", "burst", "quiet", "seen")
-CONTENDERS = (OURS, FLOOR, ROTATE, NAIVE, TUNED, PICOWS, PYTHON)
+CONTENDERS = (OURS, FLOOR, COPY, ROTATE, NAIVE, TUNED, PICOWS, PYTHON)
 # Blocks for about half a CPU-second each; they are counted up front, so that all rounds do the same.
-_BLOCKS = {OURS: 250, FLOOR: 300, ROTATE: 300, NAIVE: 1, TUNED: 4, PICOWS: 6, PYTHON: 2}
+_BLOCKS = {OURS: 250, FLOOR: 300, COPY: 300, ROTATE: 300, NAIVE: 1, TUNED: 4, PICOWS: 6, PYTHON: 2}
 
 
 def main() -> int:
@@ -95,7 +95,7 @@ def _throughput(
     for number in range(rounds):
         for (per_frame, shards), cell in cells.items():
             for contender in contenders:
-                if number >= PYTHON_ROUNDS and contender not in (OURS, FLOOR, ROTATE):
+                if number >= PYTHON_ROUNDS and contender not in COMPILED:
                     continue
                 repeats = 1 if arguments.quick else max(1, round(_BLOCKS[contender] * arguments.scale))
                 place = directory / f"{contender.name}-{per_frame}-{shards}-{number}"
