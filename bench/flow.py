@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,43 +90,48 @@ def balancer(
 def client(directory: Path, script: str, *arguments: str | Path) -> Iterator[Flow]:
     """Run a Python client until the block ends."""
     directory.mkdir()
-    with contextlib.ExitStack() as stack:
-        upstream = Upstream()
-        stack.callback(upstream.close)
-        command = [sys.executable, HERE / script, upstream.url, *arguments]
-        process = stack.enter_context(running(command, directory / "client.log", any_cpu()))
-        connection = stack.enter_context(upstream.accept(process, websocket=True))
-        settle(process.pid)
-        yield Flow(process, connection.fileno(), directory)
+    with _connected(
+        directory, lambda upstream: [sys.executable, HERE / script, upstream.url, *arguments], websocket=True
+    ) as flow:
+        settle(flow.process.pid)
+        yield flow
 
 
 @contextlib.contextmanager
 def floor(directory: Path, contender: Floor, shards: int, pipe_size: int = 1 << 20) -> Iterator[Flow]:
     """Run what only reads and writes until the block ends; its FIFOs are where a balancer's are."""
-    directory.mkdir()
-    (directory / "shards").mkdir()
-    with contextlib.ExitStack() as stack:
-        upstream = Upstream()
-        stack.callback(upstream.close)
-        command = contender.command(upstream.url, directory / "shards", shards, pipe_size)
-        process = stack.enter_context(running(command, directory / "floor.log", any_cpu()))
-        connection = stack.enter_context(upstream.accept(process, websocket=False))
-        yield Flow(process, connection.fileno(), directory)
+    fifos = directory / "shards"
+    fifos.mkdir(parents=True)
+    with _connected(
+        directory, lambda upstream: contender.command(upstream.url, fifos, shards, pipe_size), websocket=False
+    ) as flow:
+        yield flow
 
 
 @contextlib.contextmanager
 def relay(directory: Path, log: Path, reader: Sequence[str | Path]) -> Iterator[Flow]:
     """Run the bare relay, socket → FIFO → `reader` FIFO LOG, until the block ends; the reader writes `log` then."""
     directory.mkdir()
-    with contextlib.ExitStack() as stack:
-        upstream = Upstream()
-        stack.callback(upstream.close)
-        fifo = directory / "fifo"
-        command = [OUT / "relay", "send", str(upstream.port), fifo]
-        process = stack.enter_context(running(command, directory / "relay.log", any_cpu()))
-        connection = stack.enter_context(upstream.accept(process, websocket=False))
-        child = stack.enter_context(running([*reader, fifo, log], directory / "reader.log", any_cpu()))
+    fifo = directory / "fifo"
+    with (
+        _connected(
+            directory, lambda upstream: [OUT / "relay", "send", str(upstream.port), fifo], websocket=False
+        ) as flow,
+        running([*reader, fifo, log], directory / "reader.log", any_cpu()) as child,
+    ):
         settle(child.pid)
+        yield flow
+
+
+@contextlib.contextmanager
+def _connected(
+    directory: Path, command: Callable[[Upstream], Sequence[str | Path]], *, websocket: bool
+) -> Iterator[Flow]:
+    with (
+        contextlib.closing(Upstream()) as upstream,
+        running(command(upstream), directory / "contender.log", any_cpu()) as process,
+    ):
+        connection = upstream.accept(process, websocket=websocket)
         yield Flow(process, connection.fileno(), directory)
 
 

@@ -7,15 +7,14 @@ import struct
 import time
 from pathlib import Path
 
+import arrivals
+
 from tradebal.handlers import Context, Handler
 from tradebal.worker.batch import Batch
 
 
 class Stamp(Handler):
-    """Keeps each batch with the time at which it was handed over, and writes all to `log`-SHARD at the end.
-
-    A record: CLOCK_MONOTONIC in nanoseconds, the number of bytes (8 bytes each, this machine's order), the bytes.
-    """
+    """Keeps each batch with the time at which it was handed over, and writes all to `log`-SHARD at the end."""
 
     def __init__(self, context: Context, *, log: str) -> None:
         super().__init__(context)
@@ -28,9 +27,7 @@ class Stamp(Handler):
 
     def close(self) -> None:
         """Write the log."""
-        with self._path.open("wb") as out:
-            for when, raw in self._kept:
-                out.write(struct.pack("=QQ", when, len(raw)) + raw)
+        arrivals.write(self._path, self._kept)
 
 
 class Tally(Handler):

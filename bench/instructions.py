@@ -23,7 +23,7 @@ from harness import OUT, BenchError, run_as_command
 PER_FRAME = (128, 15, 3)
 _SHARDS = 8
 _BLOCKS = (1, 3)
-"""Runs of one and of three blocks: what both do once, such as filling the symbol cache, drops out of the difference."""
+"""Runs of one and of three blocks: what both do once, such as taking the first sample, drops out of the difference."""
 _COLLECTED = re.compile(rb"Collected : (\d+)")
 
 

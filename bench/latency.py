@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-import struct
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import arrivals
 import flow
 from harness import HERE, OUT, BenchError, compile_programs, run_as_command
 
@@ -48,12 +48,9 @@ class Latency:
 
 def read_log(path: Path) -> Iterator[int]:
     """Give each trade's nanoseconds from its stamp to the read that completed it."""
-    data = path.read_bytes()
-    at, rest = 0, b""
-    while at < len(data):
-        when, size = struct.unpack_from("=QQ", data, at)
-        chunk = rest + data[at + 16 : at + 16 + size]
-        at += 16 + size
+    rest = b""
+    for when, data in arrivals.read(path):
+        chunk = rest + data
         end = 0
         for found in _STAMP.finditer(chunk):
             yield when - int(found[1])

@@ -61,12 +61,13 @@ def run(directory: Path, seconds: float, trades: int) -> Quiet:
     return Quiet(seconds, shares, result.trades, *memory)
 
 
-def _share(running: AbstractContextManager[flow.Flow], seconds: float) -> float:
-    with running as process, _readers(process.directory / "shards"):
-        process.send(PER_FRAME, [(RATE, 1)], 30)
-        before, began = cpu_seconds(process.process.pid), time.monotonic()
-        process.send(PER_FRAME, [(RATE, seconds)], seconds + 30)
-        return (cpu_seconds(process.process.pid) - before) / (time.monotonic() - began)
+def _share(started: AbstractContextManager[flow.Flow], seconds: float) -> float:
+    with started as contender, _readers(contender.directory / "shards"):
+        pid = contender.process.pid
+        contender.send(PER_FRAME, [(RATE, 1)], 30)
+        before, began = cpu_seconds(pid), time.monotonic()
+        contender.send(PER_FRAME, [(RATE, seconds)], seconds + 30)
+        return (cpu_seconds(pid) - before) / (time.monotonic() - began)
 
 
 def _memory(pid: int) -> tuple[int, int]:

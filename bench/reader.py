@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import struct
 import sys
 import time
 from pathlib import Path
 from types import FrameType
+
+import arrivals
 
 _PIECE = 64 << 10
 """Bytes read at once: a larger buffer would cost more to allocate than what is in it."""
@@ -44,9 +45,7 @@ def main() -> int:
             kept.append((time.monotonic_ns(), data))
     except _Stop:
         pass
-    with log.open("wb") as out:
-        for when, data in kept:
-            out.write(struct.pack("=QQ", when, len(data)) + data)
+    arrivals.write(log, kept)
     return 0
 
 

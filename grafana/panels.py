@@ -35,7 +35,7 @@ def quantile(share: float, histogram: str, by: str = "", more: str = "") -> str:
 
 
 def spread(histogram: str, by: str = "", more: str = "") -> tuple[Query, Query]:
-    """Queries of the values below which half, and 99 %, of a histogram's observations are"""
+    """Return the queries of the values below which half, and 99 %, of a histogram's observations are."""
     return (
         (quantile(0.5, histogram, by, more), "half are below"),
         (quantile(0.99, histogram, by, more), "99 % are below"),

@@ -149,7 +149,7 @@ void tb_sent(core *c, uint32_t number, uint64_t count)
 
 bool tb_inject(core *c, uint32_t number, const u8 *record, uint64_t size)
 {
-    if (!shard_room(c, number, (size_t)size + (c->framing == FRAMING_NDJSON ? 1 : 4)))
+    if (!shard_room(c, number, (size_t)size + framing_overhead(c)))
         return false;
     shard_append(c, number, record, (size_t)size);
     return true;
@@ -181,7 +181,8 @@ uint32_t tb_batches(core *c, core_batch *batches)
     return count;
 }
 
-/* Give time and shard of the sample, what was staged for that shard from it on, and where in the block its text is, which the next call may overwrite.
+/* Give time and shard of the sample, what was staged for that shard from it on, and where in the block its text is,
+ * which the next call may overwrite.
  * Returns the text's size; 0 if there is no sample. */
 uint64_t tb_sample(core *c, uint64_t numbers[4])
 {

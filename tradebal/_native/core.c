@@ -532,7 +532,7 @@ static int route_object(core *c, const u8 *object, size_t size)
         return hand_out(c, size, EVENT_REJECT, REASON_RAW_NEWLINE);
     if (batch_would_be_lost(c))
         return STATUS_BUDGET;
-    if (!shard_room(c, (uint32_t)number, size + (ndjson ? 1 : 4))) {
+    if (!shard_room(c, (uint32_t)number, size + framing_overhead(c))) {
         c->blocked = (uint32_t)number;
         return STATUS_BLOCKED;
     }

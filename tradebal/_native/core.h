@@ -395,6 +395,12 @@ static inline uint32_t symbol_hash_shard(const core *c, uint64_t hash)
     return (uint32_t)(hash >> 32) % c->shards;
 }
 
+/* Bytes that framing adds to a record. */
+static inline size_t framing_overhead(const core *c)
+{
+    return c->framing == FRAMING_NDJSON ? 1 : 4;
+}
+
 /* Bytes of memory that a router with these options needs; 0 if that can't be had. Most of it is never touched. */
 uint64_t core_size(const core_options *options);
 /* Make a router of zeroed memory. */

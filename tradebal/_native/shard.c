@@ -7,7 +7,7 @@
 uint64_t shard_staged(const core *c, uint32_t number)
 {
     const shard *s = shard_at(c, number);
-    return s->bytes + s->trades * (c->framing == FRAMING_NDJSON ? 1 : 4);
+    return s->bytes + s->trades * framing_overhead(c);
 }
 
 void shard_set_output(core *c, uint32_t number, int fd, bool stalled)

@@ -73,7 +73,7 @@ class Router:
         self._writing = False  # in pump: a stage that fills up may be written
         self._stalled: set[int] = set()
         self._batches: list[Batch] = []
-        self._sample: Sample | None = None
+        self._sample: tuple[int, int, int] | None = None  # time, shard, bytes that were staged for it before
         self._sampled: list[bytes] = []
         self._sampling = False  # what follows in the message at hand still goes into the sample
         self._sample_left = 0
@@ -214,12 +214,12 @@ class Router:
 
     def sample(self) -> Sample | None:
         """Return the first trade routed since the last call, and some behind it; None if there is none."""
-        sample, self._sample = self._sample, None
+        began, self._sample = self._sample, None
         self._sampling = False
-        if sample is None:
+        if began is None:
             return None
-        behind = self._staged(self._stages[sample.shard]) - sample.behind
-        return sample._replace(behind=behind, trades=b",".join(self._sampled))
+        time_ns, shard, before = began
+        return Sample(time_ns, shard, self._staged(shard) - before, b",".join(self._sampled))
 
     def batches(self) -> list[Batch]:
         """Return the batches completed since the last call, oldest first."""
@@ -287,8 +287,8 @@ class Router:
         """Keep a trade that was just staged, if it belongs into the sample."""
         if self._sample is None:
             if len(trade) <= SAMPLE_SIZE:
-                before = self._staged(self._stages[shard]) - len(trade) - OVERHEAD[self._framing]
-                self._sample = Sample(time.time_ns(), shard, before, b"")  # `behind` and `trades` when it is asked for
+                before = self._staged(shard) - len(trade) - OVERHEAD[self._framing]
+                self._sample = (time.time_ns(), shard, before)
                 self._sampled = [trade]
                 self._sample_left = SAMPLE_SIZE - len(trade)
                 self._sampling = True
@@ -298,7 +298,8 @@ class Router:
             if self._sampling:
                 self._sampled.append(trade)
 
-    def _staged(self, stage: Stage) -> int:
+    def _staged(self, shard: int) -> int:
+        stage = self._stages[shard]
         return stage.bytes + stage.trades * OVERHEAD[self._framing]
 
     def _write(self, shard: int, stage: Stage) -> None:

@@ -84,7 +84,8 @@ class FifoReader:
     def holds_more(self, than: int) -> bool:
         """Whether there are more bytes in the FIFO than so many; or may soon be, in one that is very small.
 
-        Nothing tells of those that came before the latest `peek`, nor whether what fills such a one is all.
+        To be asked after `peek`, which may leave some out: of what was there before it, an edge-triggered poll says
+        nothing again.
         """
         return self._small or pipes.unread(self.fd) > than
 

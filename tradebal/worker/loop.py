@@ -124,7 +124,7 @@ class Worker:
             if not self._call("close", self._handler.close, b"", stop=False):
                 status = 1
             self._failures.flush()
-            self._series.late(self._marks.latencies())
+            self._count_late()
             self._publisher.publish()
         return status
 
@@ -210,7 +210,7 @@ class Worker:
                 self._pass_on(segment)
                 self._done_with(size)
                 left -= size
-                if left:
+                if left:  # each of them may have taken the handler long
                     self._keep_time()
             self._done_with(left)
         kept = buffer.kept
@@ -219,6 +219,9 @@ class Worker:
         self._unseen = fifo.holds_more(buffer.left)
         self._last_read_ns = now_ns
         self._marks.handled(time.time_ns())
+        self._count_late()
+
+    def _count_late(self) -> None:
         self._series.late(self._marks.latencies())
 
     def _done_with(self, size: int) -> None:
@@ -278,7 +281,7 @@ class Worker:
     def _publish_if_due(self) -> None:
         if (now := time.monotonic()) >= self._next_publish:
             self._next_publish = now + self._publish_interval
-            self._series.late(self._marks.latencies())  # of marks that were made behind the last read
+            self._count_late()  # of marks that were made behind the last read
             self._publisher.publish_soon()
 
     def _keep_alive(self) -> bool:

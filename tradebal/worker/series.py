@@ -17,9 +17,9 @@ from tradebal.worker.batch import Batch
 
 _SECONDS = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SHORT_LATENCIES = (5e-5, 1e-4, 2.5e-4, 5e-4, *_LATENCIES)
 _SPACING_NS = 10_000_000
 """Time between two looks into a trade, in nanoseconds: one takes longer than all else that is counted."""
-_SHORT_LATENCIES = (5e-5, 1e-4, 2.5e-4, 5e-4, *_LATENCIES)
 
 
 class WorkerSeries(Collector):
