@@ -1,5 +1,8 @@
 """The shard of a symbol never changes: a worker's state, and a move from the founding system, rest on it."""
 
+import itertools
+import random
+
 import pytest
 
 from tests.frames import text
@@ -50,6 +53,32 @@ def test_a_symbol_written_with_escapes_has_the_same_shard(make):
     plain = drive(make(8, STOCKS), [text('{"ev":"T","sym":"Müller/😀"}'.encode())])
     escaped = drive(make(8, STOCKS), [text(rb'{"ev":"T","sym":"\u004d\u00fcll\u0065r\/\ud83d\uDE00"}')])
     assert [bool(data) for data in plain.shards] == [bool(data) for data in escaped.shards]
+
+
+def sorted_by_reference(symbols, shards):
+    trades = [[] for _ in range(shards)]
+    for symbol in symbols:
+        trades[shard_of(symbol, shards)].append(b'{"ev":"T","sym":"%s"}' % symbol)
+    return trades
+
+
+def messages(symbols):
+    for first in range(0, len(symbols), 500):
+        some = (b'{"ev":"T","sym":"%s"}' % symbol for symbol in symbols[first : first + 500])
+        yield text(b"[" + b",".join(some) + b"]")
+
+
+def test_a_symbol_keeps_its_shard_however_many_others_come_between(make):
+    rng = random.Random(1)
+    symbols = [b"%X" % number for number in range(20_000)] * 2
+    rng.shuffle(symbols)
+    assert drive(make(64, STOCKS), messages(symbols)).trades() == sorted_by_reference(symbols, 64)
+
+
+def test_symbols_that_are_nearly_the_same_are_told_apart(make):
+    symbols = [b"A".join(parts) for size in range(1, 10) for parts in itertools.product((b"", b"\0"), repeat=size)]
+    symbols = [symbol for symbol in symbols if symbol] * 2
+    assert drive(make(1024, STOCKS), messages(symbols)).trades() == sorted_by_reference(symbols, 1024)
 
 
 def test_pinned_symbols_go_where_their_pin_says_and_no_others(make):

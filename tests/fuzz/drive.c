@@ -137,7 +137,7 @@ static void call(run *r, random_numbers *random)
         const size_t size = (size_t)snprintf(record, sizeof record, "{\"gap\":%u}", random_below(random, 1 << 20));
         const bool room = shard_room(c, number, size + (c->framing == FRAMING_NDJSON ? 1 : 4));
         if (room)
-            shard_append(c, number, (const u8 *)record, size);
+            shard_inject(c, number, (const u8 *)record, size);
         bytes_print(r->lines, "injected %d\n", room);
     } else if (what == 2) {
         r->pumping = !r->pumping;
@@ -174,7 +174,7 @@ uint64_t drive(const test_case *of, unsigned chunking, uint8_t garbage, bytes *r
         const shard *s = shard_at(r.c, i);
         take(&r, i, pending(&r, i));
         bytes_print(result, "shard %u: %llu trades of %llu bytes, in %zu bytes:\n", i, (unsigned long long)s->trades,
-                    (unsigned long long)s->bytes, shards[i].size);
+                    (unsigned long long)shard_bytes(r.c, i), shards[i].size);
         bytes_add(result, shards[i].data, shards[i].size);
         bytes_add(result, "\n", 1);
         bytes_free(shards + i);

@@ -151,7 +151,7 @@ bool tb_inject(core *c, uint32_t number, const u8 *record, uint64_t size)
 {
     if (!shard_room(c, number, (size_t)size + framing_overhead(c)))
         return false;
-    shard_append(c, number, record, (size_t)size);
+    shard_inject(c, number, record, (size_t)size);
     return true;
 }
 
@@ -165,7 +165,7 @@ void tb_shard_counters(const core *c, uint64_t *trades_and_bytes)
 {
     for (uint32_t i = 0; i < c->shards; i++) {
         trades_and_bytes[2 * i] = shard_at(c, i)->trades;
-        trades_and_bytes[2 * i + 1] = shard_at(c, i)->bytes;
+        trades_and_bytes[2 * i + 1] = shard_bytes(c, i);
     }
 }
 

@@ -86,6 +86,7 @@ static uint64_t lay_out(core *made, const core_options *o)
     core scratch;
     core *c = made ? made : &scratch;
     c->shard_table = place(&l, o->shards * sizeof(shard), 64);
+    c->looked_up = place(&l, 2 * SYMBOL_SETS * sizeof(uint64_t), 64);
     c->brackets = place(&l, (WINDOW + BRACKETS_SPARE) * sizeof(uint32_t), 64);
     c->batches = place(&l, BATCHES_KEPT * sizeof(core_batch), 64);
     c->marker_key = place_bytes(&l, o->marker_key);
@@ -103,7 +104,7 @@ static uint64_t lay_out(core *made, const core_options *o)
     const uint64_t stages = place(&l, o->shards * stage_stride(), PAGE);
     for (uint32_t i = 0; made && i < o->shards; i++) {
         shard *s = shard_at(c, i);
-        s->base = s->head = s->tail = s->boundary = stages + i * stage_stride();
+        s->base = s->head = s->tail = s->boundary = s->origin = stages + i * stage_stride();
         shard_set_output(c, i, -1, false);
     }
     c->assembly = place(&l, o->max_message + PADDING, PAGE);
@@ -635,6 +636,8 @@ static int route(core *c)
             } else if (next == ']') {
                 c->at++;
                 end_array(c);
+                if (c->at == c->limit && c->expected == AT_END)
+                    return GO_ON;
             } else {
                 status = reject_rest(c, REASON_NO_COMMA);
             }

@@ -171,23 +171,16 @@ typedef struct {
 #define FNV_OFFSET_BASIS UINT64_C(0xCBF29CE484222325)
 #define FNV_PRIME UINT64_C(0x100000001B3)
 
-#define SHORT_SYMBOL 7
+/* Shards that were looked up are remembered, of symbols that fit into a word of 8 bytes with their closing quote. The
+ * word's upper bits, mixed, choose a set of two entries, the newer one first. An entry is the rest of the mixed word,
+ * moved up, with the shard below it: its xor with another word's rest is the shard if it is that word's entry, and
+ * otherwise a number that no shard has. */
+#define SYMBOL_SETS_BITS 13
+#define SYMBOL_SETS ((size_t)1 << SYMBOL_SETS_BITS)
+_Static_assert(MAX_SHARDS < SYMBOL_SETS, "a shard's number has room below the rest of a word");
 
-/* Hash of the `size` lowest bytes of a word, SHORT_SYMBOL at most. How many there are can't be foreseen, so there is no
- * branch on it: bytes of 0 behind them only multiply by the prime, and its inverse modulo 2^64 takes that back. */
-static inline uint64_t symbol_hash(uint64_t word, size_t size)
-{
-    static const uint64_t inverse[SHORT_SYMBOL + 1] = { /* to the power of 7, 6, … 0 */
-        UINT64_C(0x375026270DF5D953), UINT64_C(0xF30A275CB8C04809), UINT64_C(0xBA88EB8DEEBA674B),
-        UINT64_C(0xB10F8D2CA6BD8471), UINT64_C(0x9AF153DF54080C03), UINT64_C(0x501D877BC9AC6919),
-        UINT64_C(0xCE965057AFF6957B), UINT64_C(0x0000000000000001),
-    };
-    const uint64_t text = word & ((UINT64_C(1) << (8 * size & 63)) - 1);
-    uint64_t hash = FNV_OFFSET_BASIS;
-    for (unsigned i = 0; i < SHORT_SYMBOL; i++)
-        hash = (hash ^ (text >> 8 * i & 0xFF)) * FNV_PRIME;
-    return hash * inverse[size & SHORT_SYMBOL];
-}
+/* Odd, so that different words stay different; its bits are as good as random. */
+#define SYMBOL_MIX UINT64_C(0x9E3779B97F4A7C15)
 
 /* Shard of the symbol whose string has this inside; -1 if it is empty or an escape in it is invalid. */
 int symbol_shard(const core *c, const u8 *inside, size_t size);
@@ -199,28 +192,30 @@ void symbol_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, s
 /* ---- shard.c: what waits for a shard's output ---- */
 
 typedef struct {
-    uint64_t base; /* of its staging area; all four are offsets in the block */
+    uint64_t base; /* of its staging area; all five are offsets in the block */
     uint64_t head;
     uint64_t tail;
     uint64_t boundary; /* first beginning of a record at or behind head */
+    uint64_t origin;   /* where the first trade would stand if bytes never moved, and nothing but trades were staged */
     uint64_t trades;
-    uint64_t bytes;
     int32_t fd;
     bool stalled;
     bool stall_unreported;
     uint64_t limit; /* with its tail behind it, the careful path is taken: to make room, or write, or be blocked */
 } shard;
 
-/* Bytes of trades that were staged so far, framing included. */
+/* Bytes of trades that were staged so far, with framing and without. */
 uint64_t shard_staged(const core *c, uint32_t number);
+uint64_t shard_bytes(const core *c, uint32_t number);
 
 /* Where the shard's output goes, and whether that takes bytes. */
 void shard_set_output(core *c, uint32_t number, int fd, bool stalled);
 
 /* Make room for `size` more bytes behind tail, by writing (in pump) and moving; false if there is none. */
 bool shard_room(core *c, uint32_t number, size_t size);
-/* Stage one framed record; the caller has made room. */
-void shard_append(core *c, uint32_t number, const u8 *record, size_t size);
+/* Stage a trade, or another record; the caller has made room. */
+void shard_append(core *c, uint32_t number, const u8 *trade, size_t size);
+void shard_inject(core *c, uint32_t number, const u8 *record, size_t size);
 void shard_take(core *c, uint32_t number, size_t count);
 /* Write what is staged if there is an output that isn't stalled. */
 void shard_write(core *c, uint32_t number);
@@ -330,7 +325,7 @@ struct core {
     uint64_t marker_values_count;
     uint64_t pins, pin_symbols; /* room for as many as there may be */
     uint64_t pin_slots;         /* a power of two; 0: no pins */
-    uint64_t shard_table, brackets, batches, receive, assembly;
+    uint64_t shard_table, looked_up, brackets, batches, receive, assembly;
     uint64_t prefixes_count;
     prefix prefixes[MAX_PREFIXES];
 
@@ -384,17 +379,6 @@ static inline pin *pin_slot(const core *c, uint64_t number)
     return (pin *)(void *)at_offset(c, c->pins) + (number & (c->pin_slots - 1));
 }
 
-/* False of most hashes of symbols that aren't pinned. */
-static inline bool symbol_maybe_pinned(const core *c, uint64_t hash)
-{
-    return c->pin_slots && pin_slot(c, hash)->shard_plus_1;
-}
-
-static inline uint32_t symbol_hash_shard(const core *c, uint64_t hash)
-{
-    return (uint32_t)(hash >> 32) % c->shards;
-}
-
 /* Bytes that framing adds to a record. */
 static inline size_t framing_overhead(const core *c)
 {
@@ -419,7 +403,6 @@ void core_close_batch(core *c);
 static inline void core_count_trade(core *c, shard *s, size_t size)
 {
     s->trades++;
-    s->bytes += size;
     c->total.trades++;
     c->total.trade_bytes += size;
     if (!--c->batch_left)

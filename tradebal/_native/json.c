@@ -463,7 +463,6 @@ static inline block_portable tail_portable(const u8 *text, size_t size)
 #define wide_plain plain_portable
 #define wide_places places_one_by_one
 #define wide_prefix_xor prefix_xor_shifts
-#define wide_lowest lowest_bit
 #define wide_copy copy_portable
 #define wide_begins begins_portable
 #include "json_wide.h"
@@ -586,7 +585,6 @@ static inline bool begins_sse2(const u8 *text, const prefix *with)
 #undef wide_add
 #undef wide_plain
 #undef wide_prefix_xor
-#undef wide_lowest
 #undef wide_places
 #undef wide_copy
 #undef wide_begins
@@ -727,7 +725,6 @@ AVX2 static inline bool begins_avx2(const u8 *text, const prefix *with)
 #define wide_plain plain_avx2
 #define wide_places places_avx2
 #define wide_prefix_xor prefix_xor_clmul
-#define wide_lowest lowest_tzcnt
 #define wide_copy copy_avx2
 #define wide_begins begins_avx2
 #include "json_wide.h"

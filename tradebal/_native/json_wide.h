@@ -11,7 +11,6 @@
  *   wide_sum, wide_none(), wide_add(sum, block), wide_plain(sum)
  *                                   whether blocks held neither backslashes nor control characters nor such bytes
  *   wide_prefix_xor(bits)           bit i of the result: xor of bits 0..i
- *   wide_lowest(bits)               number of the lowest bit; anything below 256 if there is none
  *   wide_places(to, at, bits)       write `at` + number for each of the bits, in order, and up to BRACKETS_SPARE more
  *   wide_copy(to, from)             copy 64 bytes
  *   wide_begins(text, prefix)       whether the text begins so; reads PREFIX_SIZE bytes
@@ -101,6 +100,8 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
     const bool length32 = c->framing == FRAMING_LENGTH32;
     const prefix *usual = c->prefixes;
     shard *const shards = shard_at(c, 0);
+    const uint64_t shards_count = c->shards;
+    uint64_t *const looked_up = (uint64_t *)(void *)at_offset(c, c->looked_up);
     const u8 *object = start, *behind = start;
     size_t count = 0;
     for (bool in_step = most > 0; in_step;) {
@@ -124,15 +125,20 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
         /* The prefix ended inside a string, which ends before the object does; more than that isn't known. */
         const u8 *const symbol = object + usual->size;
         const uint64_t word = load64(symbol), quote = bytes_equal(word, '"');
-        const size_t symbol_size = wide_lowest(quote) >> 3;
-        /* Of one that doesn't end in this word, neither size nor hash means anything. */
-        const uint64_t hash = symbol_hash(word, symbol_size);
-        size_t number = symbol_hash_shard(c, hash);
-        if (__builtin_expect(!quote || !symbol_size || symbol_maybe_pinned(c, hash), 0)) {
-            const int looked_up = symbol_look_up(c, symbol, end);
-            if (looked_up < 0)
+        /* With the quote, since a symbol may hold a byte of 0; if there is none, that is a word which is never added. */
+        const uint64_t mixed = (word & (quote ^ (quote - 1))) * SYMBOL_MIX, rest = mixed << SYMBOL_SETS_BITS;
+        uint64_t *const set = looked_up + (mixed >> (63 - SYMBOL_SETS_BITS) & ~UINT64_C(1));
+        const uint64_t newer = set[0] ^ rest, older = set[1] ^ rest;
+        uint64_t number = newer < older ? newer : older;
+        if (__builtin_expect(number >= shards_count, 0)) {
+            const int shard_number = symbol_look_up(c, symbol, end);
+            if (shard_number < 0)
                 break;
-            number = (size_t)looked_up;
+            number = (uint64_t)shard_number;
+            if (quote) {
+                set[1] = set[0];
+                set[0] = rest | number;
+            }
         }
         shard *const s = shards + number;
         const uint64_t tail = s->tail;
@@ -153,7 +159,6 @@ WIDE_TARGET static void WIDE(run)(core *c, const u8 *message)
             to[size] = '\n';
         s->tail = tail + size + (length32 ? 4 : 1);
         s->trades++;
-        s->bytes += size;
         count++;
         behind = end;
         object = end + 1;

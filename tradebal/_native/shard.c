@@ -7,7 +7,12 @@
 uint64_t shard_staged(const core *c, uint32_t number)
 {
     const shard *s = shard_at(c, number);
-    return s->bytes + s->trades * framing_overhead(c);
+    return s->tail - s->origin;
+}
+
+uint64_t shard_bytes(const core *c, uint32_t number)
+{
+    return shard_staged(c, number) - shard_at(c, number)->trades * framing_overhead(c);
 }
 
 void shard_set_output(core *c, uint32_t number, int fd, bool stalled)
@@ -29,6 +34,7 @@ static void move_to_base(core *c, shard *s)
     s->head -= by;
     s->tail -= by;
     s->boundary -= by;
+    s->origin -= by;
 }
 
 bool shard_room(core *c, uint32_t number, size_t size)
@@ -49,20 +55,26 @@ static size_t read_length(const u8 *at)
     return (size_t)at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16 | (size_t)at[3] << 24;
 }
 
-void shard_append(core *c, uint32_t number, const u8 *record, size_t size)
+void shard_append(core *c, uint32_t number, const u8 *trade, size_t size)
 {
     shard *s = shard_at(c, number);
     u8 *to = at_offset(c, s->tail);
     if (c->framing == FRAMING_LENGTH32) {
         for (int i = 0; i < 4; i++)
             to[i] = (u8)(size >> (8 * i));
-        memcpy(to + 4, record, size);
+        memcpy(to + 4, trade, size);
         s->tail += size + 4;
     } else {
-        memcpy(to, record, size);
+        memcpy(to, trade, size);
         to[size] = '\n';
         s->tail += size + 1;
     }
+}
+
+void shard_inject(core *c, uint32_t number, const u8 *record, size_t size)
+{
+    shard_append(c, number, record, size);
+    shard_at(c, number)->origin += size + framing_overhead(c);
 }
 
 void shard_take(core *c, uint32_t number, size_t count)
@@ -70,7 +82,8 @@ void shard_take(core *c, uint32_t number, size_t count)
     shard *s = shard_at(c, number);
     s->head += count;
     if (s->head == s->tail) {
-        s->head = s->tail = s->boundary = s->base;
+        s->boundary = s->head;
+        move_to_base(c, s);
         return;
     }
     if (c->framing == FRAMING_LENGTH32) {

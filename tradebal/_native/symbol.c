@@ -1,6 +1,12 @@
 /* Says which shard a symbol belongs to: by its pin, else by its hash. */
 #include "core.h"
 
+/* False of most hashes of symbols that aren't pinned. */
+static bool maybe_pinned(const core *c, uint64_t hash)
+{
+    return c->pin_slots && pin_slot(c, hash)->shard_plus_1;
+}
+
 static uint64_t fnv1a64(uint64_t hash, const u8 *data, size_t size)
 {
     for (size_t i = 0; i < size; i++)
@@ -22,19 +28,19 @@ int symbol_shard(const core *c, const u8 *inside, size_t size)
     }
     if (more < 0 || !unescaped)
         return -1;
-    for (uint64_t slot = hash; symbol_maybe_pinned(c, slot); slot++) {
+    for (uint64_t slot = hash; maybe_pinned(c, slot); slot++) {
         const pin *p = pin_slot(c, slot);
         if (p->hash == hash && p->size == unescaped && json_equals(inside, size, at_offset(c, p->offset), p->size))
             return (int)p->shard_plus_1 - 1;
     }
-    return (int)symbol_hash_shard(c, hash);
+    return (int)((uint32_t)(hash >> 32) % c->shards);
 }
 
-/* Most of them stay free, since a symbol whose slot is taken has to be compared, pinned or not. */
+/* Most of them stay free: a symbol whose slot is taken has to be compared, pinned or not. */
 uint64_t symbol_pin_slots(size_t pins)
 {
     uint64_t slots = pins ? 256 : 0;
-    while (slots < 32 * pins)
+    while (slots < 4 * pins)
         slots *= 2;
     return slots;
 }
@@ -43,6 +49,8 @@ void symbol_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, s
 {
     uint64_t offset = c->pin_symbols;
     memset(at_offset(c, c->pins), 0, c->pin_slots * sizeof(pin));
+    /* What no shard's number is. */
+    memset(at_offset(c, c->looked_up), 0xFF, 2 * SYMBOL_SETS * sizeof(uint64_t));
     c->pin_slots = symbol_pin_slots(count);
     for (size_t i = 0; i < count; i++) {
         const bytes_in symbol = symbols[i];
