@@ -83,18 +83,23 @@ def test_what_is_written_in_the_background_is_as_of_the_call_and_a_later_write_c
     assert file.read_text().count("\nseries") == 2000
 
 
-def test_a_writer_that_hangs_holds_up_nobody_and_writes_again_when_it_can(registry, tmp_path):
+def test_a_writer_that_hangs_holds_up_nobody_is_named_once_and_writes_again_when_it_can(registry, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "tradebal")
     counter = Counter("plain", "Plain.", registry=registry)
-    partial = tmp_path / ".balancer.prom.partial"
+    file, partial = tmp_path / "balancer.prom", tmp_path / ".balancer.prom.partial"
     os.mkfifo(partial)  # to be opened for writing once somebody reads
-    publisher = Publisher(registry, tmp_path, "balancer")
+    publisher = Publisher(registry, tmp_path, "balancer", patience=0.0)
     for _ in range(100):
         publisher.publish_soon()
         counter.inc()
-    assert partial.read_bytes().endswith(b"plain_total 0.0\n")
-    until((tmp_path / "balancer.prom").exists, "the file")
     publisher.publish()
-    assert metrics.value(metrics.read(tmp_path)["balancer"], "plain_total") == 100
+    assert partial.read_bytes().endswith(b"plain_total 0.0\n")
+    until(lambda: len(caplog.messages) == 2, "the file")
+    assert caplog.messages == [
+        f"metrics not written: file={file} error=the write before hangs",
+        f"metrics written again: file={file}",
+    ]
+    until(lambda: publisher.publish() or metrics.value(metrics.read(tmp_path)["balancer"], "plain_total") == 100, "all")
 
 
 def test_series_that_cannot_be_written_are_said_and_end_nothing(registry, tmp_path, caplog):

@@ -39,17 +39,30 @@ _HEAD_START = 0.002
 """Seconds after which the writing begins: until then, whoever asked for it is back at the data, at best in C code that
 leaves the interpreter to others."""
 _PATIENCE = 5.0
-"""Seconds that `publish` waits for a write in the background to end."""
+"""Seconds that a write in the background may take before it is said that it hangs."""
+
+_HANGS = "the write before hangs"
 
 
 class Publisher:
     """Writes one unit's registry to `<directory>/<unit>.prom`, whole or not at all."""
 
     def __init__(
-        self, registry: CollectorRegistry, directory: Path, unit: str, labels: Mapping[str, str] | None = None
+        self,
+        registry: CollectorRegistry,
+        directory: Path,
+        unit: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        patience: float = _PATIENCE,
     ) -> None:
-        """Publish the registry; every series that doesn't have these `labels` itself gets them."""
+        """Publish the registry; every series that doesn't have these `labels` itself gets them.
+
+        A write in the background that takes longer than `patience` seconds is said to hang.
+        """
         self._registry = _Labelled(registry, labels) if labels else registry
+        self._patience = patience
+        self._given = 0.0  # when the thread got what it writes
         self._path = directory / f"{unit}{SUFFIX}"
         # A unit has one writer, so a fixed name will do, and a killed writer leaves at most one stray file.
         self._partial = directory / f".{unit}{SUFFIX}.partial"
@@ -61,8 +74,10 @@ class Publisher:
 
     def publish(self) -> None:
         """Write the file; a failure is logged once until writing works again, and never raised."""
-        if self._idle.wait(_PATIENCE):
+        if self._idle.wait(self._patience):
             self._write(list(self._registry.collect()))
+        else:
+            self._fail(_HANGS)
 
     def publish_soon(self) -> None:
         """Write what is so now in the background: most of the work, and any wait for the disk, holds up nobody.
@@ -70,12 +85,15 @@ class Publisher:
         Nothing is done while an earlier write isn't through.
         """
         if not self._idle.is_set():
+            if time.monotonic() - self._given > self._patience:
+                self._fail(_HANGS)
             return
         metrics = list(self._registry.collect())
         if self._thread is None:
             sys.setswitchinterval(min(_SWITCH_INTERVAL, sys.getswitchinterval()))
             self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
             self._thread.start()
+        self._given = time.monotonic()
         self._idle.clear()
         self._to_write.put(metrics)
 
