@@ -117,10 +117,25 @@ def relay(directory: Path, log: Path, reader: Sequence[str | Path]) -> Iterator[
         _connected(
             directory, lambda upstream: [OUT / "relay", "send", str(upstream.port), fifo], websocket=False
         ) as flow,
-        running([*reader, fifo, log], directory / "reader.log", any_cpu()) as child,
+        _reading(reader, fifo, log),
     ):
-        settle(child.pid)
         yield flow
+
+
+@contextlib.contextmanager
+def read_balancer(directory: Path, logs: Sequence[Path], reader: Sequence[str | Path]) -> Iterator[Flow]:
+    """Run `tradebal balancer` and, in the place of each worker, a `reader` FIFO LOG, until the block ends."""
+    with balancer(directory, len(logs)) as flow, contextlib.ExitStack() as readers:
+        for shard, log in enumerate(logs):
+            readers.enter_context(_reading(reader, directory / "shards" / f"shard-{shard}.fifo", log))
+        yield flow
+
+
+@contextlib.contextmanager
+def _reading(reader: Sequence[str | Path], fifo: Path, log: Path) -> Iterator[None]:
+    with running([*reader, fifo, log], Path(f"{log}.out"), any_cpu()) as child:
+        settle(child.pid)
+        yield
 
 
 @contextlib.contextmanager
@@ -144,4 +159,4 @@ def wait_until(done: float, what: str, reached: object) -> None:
         time.sleep(0.005)
 
 
-__all__ = ["KEY", "Flow", "Phases", "Sent", "balancer", "client", "floor", "relay", "wait_until"]
+__all__ = ["KEY", "Flow", "Phases", "Sent", "balancer", "client", "floor", "read_balancer", "relay", "wait_until"]

@@ -24,10 +24,13 @@ RATES = ((2_000, 3), (50_000, 15))
 PERCENTILES = (50.0, 99.0, 99.9)
 NAMES = {
     "tradebal": "tradebal balancer → tradebal worker",
+    "balancer": "tradebal balancer, read in C",
     "relay": "bare relay, read in C",
     "python": "bare relay, read in Python",
 }
 """What is measured, in this order."""
+COMPARED = (("tradebal", "relay"), ("tradebal", "python"), ("balancer", "relay"))
+"""Names of which the first is told as a multiple of the second."""
 _READERS: dict[str, list[str | Path]] = {
     "relay": [OUT / "relay", "read"],
     "python": [sys.executable, HERE / "reader.py"],
@@ -78,6 +81,10 @@ def run(directory: Path, rounds: int, seconds: float, shards: int = 1) -> list[L
                 time.sleep(_REST)
             logs = [Path(f"{log}-{shard}") for shard in range(shards)]
             measured["tradebal"].append(_latencies(logs, sent.trades))
+            with flow.read_balancer(directory / f"{place.name}-read", logs, _READERS["relay"]) as balancer:
+                sent = balancer.send(per_frame, phases, seconds + 30)
+                time.sleep(_REST)
+            measured["balancer"].append(_latencies(logs, sent.trades))
             for name, reader in _READERS.items():
                 with flow.relay(directory / f"{place.name}-{name}", log, reader) as relay:
                     sent = relay.send(per_frame, phases, seconds + 30)

@@ -18,7 +18,7 @@ from burst import PEAK, WORKERS, Burst
 from contenders import COMPILED, COPY, FLOOR, NAIVE, OURS, PICOWS, PYTHON, PYTHON_ROUNDS, ROTATE, TUNED
 from harness import HERE, Contender, Result
 from instructions import Count
-from latency import NAMES, PERCENTILES, Latency
+from latency import COMPARED, NAMES, PERCENTILES, Latency
 from quiet import PER_FRAME, RATE, SHARDS, Quiet
 from seen import Publishing, Scrape
 from tls import Tls
@@ -223,10 +223,11 @@ def _latency(values: Sequence[Latency]) -> list[str]:
     rows = [
         [f"{value.rate:,}/s, {NAMES[value.name]}", *(f"{number:,.0f}" for number in value.values)] for value in values
     ]
-    for ours, *others in zip(*(values[start :: len(NAMES)] for start in range(len(NAMES))), strict=True):
-        for other in others:
-            ratios = (f"{a / b:.2f}" for a, b in zip(ours.values, other.values, strict=True))
-            rows.append([f"{ours.rate:,}/s, as a multiple of: {NAMES[other.name]}", *ratios])
+    measured = {(value.rate, value.name): value.values for value in values}
+    for rate in dict.fromkeys(value.rate for value in values):
+        for ours, other in COMPARED:
+            ratios = (f"{a / b:.2f}" for a, b in zip(measured[rate, ours], measured[rate, other], strict=True))
+            rows.append([f"{rate:,}/s, {NAMES[ours]}, as a multiple of: {NAMES[other]}", *ratios])
     return [
         "## Latency",
         "Microseconds from the provider's send() to the worker's handler (one shard), beside socket → FIFO → reader "
