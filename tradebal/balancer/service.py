@@ -174,6 +174,7 @@ class Balancer:
         try:
             self._publisher.publish()
             self._handover.save()
+            self._tell_status(time.monotonic())  # there when `systemctl start` returns
             self._notifier.ready()
             self._link.start(time.monotonic())
             while not self._stop_signal:
@@ -469,9 +470,12 @@ class Balancer:
             self._next_status = now + _STATUS_INTERVAL
             self._dropping.flush()
             self._filling.flush()
-            self._today.update(now, time.time(), self._router.counters().trades)
-            self._notifier.status(self._today.line(self._link.phase.value))
+            self._tell_status(now)
             self._note_state(ended=False)
+
+    def _tell_status(self, now: float) -> None:
+        self._today.update(now, time.time(), self._router.counters().trades)
+        self._notifier.status(self._today.line(self._link.phase.value))
 
     def _note_state(self, *, ended: bool) -> None:
         state = self._handover.state
