@@ -76,20 +76,18 @@ def run(directory: Path, rounds: int, seconds: float, shards: int = 1) -> list[L
         for number in range(rounds):
             place = directory / f"latency-{shards}-{rate}-{number}"
             log = directory / f"{place.name}.log"
-            with flow.balancer(place, shards, "handlers:Stamp", f'log = "{log}"') as balancer:
-                sent = balancer.send(per_frame, phases, seconds + 30)
-                time.sleep(_REST)
             logs = [Path(f"{log}-{shard}") for shard in range(shards)]
-            measured["tradebal"].append(_latencies(logs, sent.trades))
-            with flow.read_balancer(directory / f"{place.name}-read", logs, _READERS["relay"]) as balancer:
-                sent = balancer.send(per_frame, phases, seconds + 30)
-                time.sleep(_REST)
-            measured["balancer"].append(_latencies(logs, sent.trades))
+            flows = {
+                "tradebal": (flow.balancer(place, shards, "handlers:Stamp", f'log = "{log}"'), logs),
+                "balancer": (flow.read_balancer(directory / f"{place.name}-read", logs, _READERS["relay"]), logs),
+            }
             for name, reader in _READERS.items():
-                with flow.relay(directory / f"{place.name}-{name}", log, reader) as relay:
-                    sent = relay.send(per_frame, phases, seconds + 30)
+                flows[name] = flow.relay(directory / f"{place.name}-{name}", log, reader), [log]
+            for name, (opened, written) in flows.items():
+                with opened as each:
+                    sent = each.send(per_frame, phases, seconds + 30)
                     time.sleep(_REST)
-                measured[name].append(_latencies([log], sent.trades))
+                measured[name].append(_latencies(written, sent.trades))
         for name, values in measured.items():
             medians = tuple(statistics.median(column) for column in zip(*values, strict=True))
             results.append(Latency(name, rate, medians))

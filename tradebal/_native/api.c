@@ -149,10 +149,7 @@ void tb_sent(core *c, uint32_t number, uint64_t count)
 
 bool tb_inject(core *c, uint32_t number, const u8 *record, uint64_t size)
 {
-    if (!shard_room(c, number, (size_t)size + framing_overhead(c)))
-        return false;
-    shard_inject(c, number, record, (size_t)size);
-    return true;
+    return shard_inject(c, number, record, (size_t)size);
 }
 
 void tb_counters(const core *c, core_counters *counters)

@@ -86,7 +86,7 @@ static uint64_t lay_out(core *made, const core_options *o)
     core scratch;
     core *c = made ? made : &scratch;
     c->shard_table = place(&l, o->shards * sizeof(shard), 64);
-    c->looked_up = place(&l, 2 * SYMBOL_SETS * sizeof(uint64_t), 64);
+    c->looked_up = place(&l, LOOKED_UP_SIZE, 64);
     c->brackets = place(&l, (WINDOW + BRACKETS_SPARE) * sizeof(uint32_t), 64);
     c->batches = place(&l, BATCHES_KEPT * sizeof(core_batch), 64);
     c->marker_key = place_bytes(&l, o->marker_key);
@@ -636,8 +636,6 @@ static int route(core *c)
             } else if (next == ']') {
                 c->at++;
                 end_array(c);
-                if (c->at == c->limit && c->expected == AT_END)
-                    return GO_ON;
             } else {
                 status = reject_rest(c, REASON_NO_COMMA);
             }

@@ -177,6 +177,7 @@ typedef struct {
  * otherwise a number that no shard has. */
 #define SYMBOL_SETS_BITS 13
 #define SYMBOL_SETS ((size_t)1 << SYMBOL_SETS_BITS)
+#define LOOKED_UP_SIZE (2 * SYMBOL_SETS * sizeof(uint64_t))
 _Static_assert(MAX_SHARDS < SYMBOL_SETS, "a shard's number has room below the rest of a word");
 
 /* Odd, so that different words stay different; its bits are as good as random. */
@@ -213,9 +214,10 @@ void shard_set_output(core *c, uint32_t number, int fd, bool stalled);
 
 /* Make room for `size` more bytes behind tail, by writing (in pump) and moving; false if there is none. */
 bool shard_room(core *c, uint32_t number, size_t size);
-/* Stage a trade, or another record; the caller has made room. */
+/* Stage a trade; the caller has made room. */
 void shard_append(core *c, uint32_t number, const u8 *trade, size_t size);
-void shard_inject(core *c, uint32_t number, const u8 *record, size_t size);
+/* Stage a record that is no trade, and isn't counted; false if there is no room. */
+bool shard_inject(core *c, uint32_t number, const u8 *record, size_t size);
 void shard_take(core *c, uint32_t number, size_t count);
 /* Write what is staged if there is an output that isn't stalled. */
 void shard_write(core *c, uint32_t number);
@@ -372,11 +374,6 @@ static inline u8 *at_offset(const core *c, uint64_t offset)
 static inline shard *shard_at(const core *c, uint32_t number)
 {
     return (shard *)(void *)at_offset(c, c->shard_table) + number;
-}
-
-static inline pin *pin_slot(const core *c, uint64_t number)
-{
-    return (pin *)(void *)at_offset(c, c->pins) + (number & (c->pin_slots - 1));
 }
 
 /* Bytes that framing adds to a record. */

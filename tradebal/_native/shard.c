@@ -71,10 +71,14 @@ void shard_append(core *c, uint32_t number, const u8 *trade, size_t size)
     }
 }
 
-void shard_inject(core *c, uint32_t number, const u8 *record, size_t size)
+bool shard_inject(core *c, uint32_t number, const u8 *record, size_t size)
 {
+    const size_t framed = size + framing_overhead(c);
+    if (!shard_room(c, number, framed))
+        return false;
     shard_append(c, number, record, size);
-    shard_at(c, number)->origin += size + framing_overhead(c);
+    shard_at(c, number)->origin += framed;
+    return true;
 }
 
 void shard_take(core *c, uint32_t number, size_t count)

@@ -1,6 +1,11 @@
 /* Says which shard a symbol belongs to: by its pin, else by its hash. */
 #include "core.h"
 
+static pin *pin_slot(const core *c, uint64_t number)
+{
+    return (pin *)(void *)at_offset(c, c->pins) + (number & (c->pin_slots - 1));
+}
+
 /* False of most hashes of symbols that aren't pinned. */
 static bool maybe_pinned(const core *c, uint64_t hash)
 {
@@ -50,7 +55,7 @@ void symbol_set_pins(core *c, const bytes_in *symbols, const uint32_t *shards, s
     uint64_t offset = c->pin_symbols;
     memset(at_offset(c, c->pins), 0, c->pin_slots * sizeof(pin));
     /* What no shard's number is. */
-    memset(at_offset(c, c->looked_up), 0xFF, 2 * SYMBOL_SETS * sizeof(uint64_t));
+    memset(at_offset(c, c->looked_up), 0xFF, LOOKED_UP_SIZE);
     c->pin_slots = symbol_pin_slots(count);
     for (size_t i = 0; i < count; i++) {
         const bytes_in symbol = symbols[i];
