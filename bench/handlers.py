@@ -10,7 +10,7 @@ from pathlib import Path
 import arrivals
 
 from tradebal.handlers import Context, Handler
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
 
 
 class Stamp(Handler):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from tradebal.framing import records
 from tradebal.router.interface import Counters, Event, EventKind, Rule, ShardCounters, Status
+from tradebal.stream.framing import records
 
 STOCKS = Rule(marker_key=b"ev", marker_values=(b"T",), symbol_key=b"sym")
 KRAKEN = Rule(marker_key=b"channel", marker_values=(b"trade",), symbol_key=b"symbol", container=b"data")

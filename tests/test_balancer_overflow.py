@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal import framing, gap
 from tradebal.balancer.overflow import Overflow
+from tradebal.stream import framing, gap
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 
 from tests.frames import PING, fragments, frame
 from tests.routing import STOCKS
-from tradebal.framing import records
 from tradebal.router.interface import EventKind, Status
 from tradebal.router.symbols import shard_of
+from tradebal.stream.framing import records
 
 _core = pytest.importorskip("tradebal._core", reason="the C core isn't built")
 

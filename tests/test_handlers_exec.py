@@ -8,9 +8,9 @@ import pytest
 
 from tests.waiting import until
 from tests.workers import Bench, trade
-from tradebal import framing
-from tradebal.gap import Gap
 from tradebal.handlers import Batch, Context, Exec
+from tradebal.stream import framing
+from tradebal.stream.gap import Gap
 
 GAP = Gap("overflow", 1, 2, 3)
 

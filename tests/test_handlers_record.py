@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from tests.waiting import until
 from tests.workers import Bench, trade
-from tradebal import framing
 from tradebal.errors import UserError
-from tradebal.gap import Gap
 from tradebal.handlers import Batch, Context, Record
+from tradebal.stream import framing
+from tradebal.stream.gap import Gap
 
 COMPRESSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 ROOT = Path(__file__).parents[1]

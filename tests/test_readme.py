@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from tradebal import config
-from tradebal.gap import Gap
 from tradebal.handlers import Context
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
+from tradebal.stream.gap import Gap
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text()
 

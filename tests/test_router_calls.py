@@ -7,7 +7,8 @@ import pytest
 import tradebal.router.pure
 from tests.frames import PING, frame, text
 from tests.routing import STOCKS, drive, feed, process_all, take
-from tradebal.router.interface import BATCH_TRADES, MAX_RECORD, Counters, Event, EventKind, Rule, ShardCounters, Status
+from tradebal.router.interface import BATCH_TRADES, Counters, Event, EventKind, Rule, ShardCounters, Status
+from tradebal.stream.framing import MAX_RECORD
 
 TRADE = b'{"ev":"T","sym":"A","p":1}'
 FRAMINGS = ("ndjson", "length32")

@@ -7,7 +7,8 @@ import pytest
 from tests.frames import BINARY, text
 from tests.frames import frame as make_frame
 from tests.routing import KRAKEN, STOCKS, drive
-from tradebal.router.interface import MAX_DEPTH, MAX_RECORD, Event, EventKind, Rule
+from tradebal.router.interface import MAX_DEPTH, Event, EventKind, Rule
+from tradebal.stream.framing import MAX_RECORD
 
 TRADE = b'{"ev":"T","sym":"A"}'
 STATUS = b'{"ev":"status","message":"hello"}'

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests import frames as server
 from tests.json_texts import message_texts
 from tests.routing import KRAKEN, STOCKS, drive, feed
-from tradebal.framing import records
 from tradebal.router.interface import EventKind, Rule, Status
+from tradebal.stream.framing import records
 
 RULES = {"stocks": STOCKS, "kraken": KRAKEN, "coinbase": Rule(b"type", (b"match", b"last_match"), b"product_id")}
 SHARDS = 4

@@ -12,8 +12,8 @@ import pytest
 from tests.frames import PING, close, frame, text
 from tests.routing import STOCKS, drive
 from tests.waiting import until
-from tradebal.framing import records
 from tradebal.router.interface import Event, EventKind, Status
+from tradebal.stream.framing import records
 
 SECOND = 10**9
 SMALL_PIPE = 4096

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tests.conftest import native_maker
 from tests.frames import text
 from tests.routing import KRAKEN, STOCKS, drive
-from tradebal import framing
-from tradebal.router.interface import MAX_RECORD, SAMPLE_SIZE
+from tradebal.router.interface import SAMPLE_SIZE
 from tradebal.router.pure import Router as PythonRouter
+from tradebal.stream import framing
+from tradebal.stream.framing import MAX_RECORD
 
 
 def trade(number, symbol="AAPL", more=""):

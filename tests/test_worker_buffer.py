@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal import framing
-from tradebal.router.interface import MAX_RECORD
+from tradebal.stream import framing
+from tradebal.stream.framing import MAX_RECORD
 from tradebal.worker.buffer import RecordBuffer
 
 FRAMINGS = ("ndjson", "length32")

@@ -14,8 +14,8 @@ import pytest
 
 from tests.waiting import until
 from tests.workers import Bench, trade
-from tradebal import framing
-from tradebal.gap import Gap
+from tradebal.stream import framing
+from tradebal.stream.gap import Gap
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from tests.waiting import until
-from tradebal import metrics, pipes
+from tradebal import metrics
+from tradebal.stream import pipes
 
 COLLECT = '''
 """Writes down everything that it gets, at once."""

@@ -10,19 +10,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from tradebal.router.interface import (
-    MAX_RECORD,
-    Batch,
-    Counters,
-    Event,
-    EventKind,
-    Framing,
-    Rule,
-    Sample,
-    ShardCounters,
-    Status,
-)
+from tradebal.router.interface import Batch, Counters, Event, EventKind, Rule, Sample, ShardCounters, Status
 from tradebal.router.symbols import check_pins
+from tradebal.stream.framing import MAX_RECORD, Framing
 
 _ABI = 4
 _MAX_SHARDS = 1024

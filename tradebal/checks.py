@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tradebal import pipes
 from tradebal.balancer import fifos
 from tradebal.config import Config, feed_key
 from tradebal.errors import UserError
@@ -24,6 +23,7 @@ from tradebal.kinds import write_size
 from tradebal.market.symbols import universe
 from tradebal.places import for_this_user, nearest_existing
 from tradebal.router.symbols import shard_of
+from tradebal.stream import pipes
 from tradebal.tls import kernel
 from tradebal.upstream.encryption import Encryption
 

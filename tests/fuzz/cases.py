@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from tests import frames as server
 from tests.routing import KRAKEN, STOCKS, feed, take
-from tradebal.router.interface import MAX_RECORD, Rule, Status
+from tradebal.router.interface import Rule, Status
+from tradebal.stream.framing import MAX_RECORD
 
 HEADER = 3
 CALLS = 200

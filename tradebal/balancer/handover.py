@@ -13,7 +13,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from tradebal.notify import Notifier, inherited
-from tradebal.router.interface import Framing
+from tradebal.stream.framing import Framing
 
 _log = logging.getLogger(__name__)
 

@@ -13,16 +13,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 import tradebal
-from tradebal import pipes
 from tradebal.balancer.fifos import Fifo
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.samples import Samples
 from tradebal.balancer.stats import StatsLines
 from tradebal.balancer.unread import UnreadAge
 from tradebal.balancer.watch import Watch
-from tradebal.framing import OVERHEAD
 from tradebal.metrics import UnitCollector
-from tradebal.router.interface import EventKind, Framing, Router
+from tradebal.router.interface import EventKind, Router
+from tradebal.stream import pipes
+from tradebal.stream.framing import OVERHEAD, Framing
 from tradebal.upstream.link import Link, Phase
 
 _TCP_INFO_RTT = 68

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tradebal import framing
-from tradebal.gap import Gap
-from tradebal.router.interface import Framing
+from tradebal.stream import framing
+from tradebal.stream.framing import Framing
+from tradebal.stream.gap import Gap
 
 _SEGMENT = 16 << 20
 """Bytes in one memory file; memory goes back to the system in steps of this size."""

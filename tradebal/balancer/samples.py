@@ -10,7 +10,7 @@ import orjson
 from tradebal.balancer.watch import WINDOW, Extremes
 from tradebal.histogram import Histogram
 from tradebal.router.interface import Sample
-from tradebal.trade_time import time_ns
+from tradebal.stream.trade_time import time_ns
 
 SPACING_NS = 40_000_000
 """Time between two samples, in nanoseconds: 25 a second cost the data path a thousandth of its time."""

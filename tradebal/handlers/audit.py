@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from tradebal.gap import Gap
 from tradebal.handlers.base import Context, Handler
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
+from tradebal.stream.gap import Gap
 
 _NUMBER = re.compile(rb'"q": ?(\d+)')
 _SAMPLED = 64

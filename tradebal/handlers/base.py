@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from tradebal.gap import Gap
-from tradebal.router.interface import Framing
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
+from tradebal.stream.framing import Framing
+from tradebal.stream.gap import Gap
 
 
 def _nobody_asks() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tradebal.handlers.base import Context, Handler
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
 
 
 class Count(Handler):

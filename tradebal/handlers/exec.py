@@ -12,10 +12,10 @@ import time
 
 from prometheus_client import Counter
 
-from tradebal import framing, pipes
-from tradebal.gap import Gap
 from tradebal.handlers.base import Context, Handler
-from tradebal.worker.batch import Batch
+from tradebal.stream import framing, pipes
+from tradebal.stream.batch import Batch
+from tradebal.stream.gap import Gap
 
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 30.0

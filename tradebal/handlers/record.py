@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 from prometheus_client import Counter
 
 from tradebal.errors import UserError
-from tradebal.gap import Gap
 from tradebal.handlers.base import Context, Handler
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
+from tradebal.stream.gap import Gap
 
 _FLUSH_SIZE = 4 << 20
 """Bytes of lines, uncompressed, that are kept in memory at most before they are written."""

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 
 from tradebal.errors import UserError
-from tradebal.router.interface import Framing, Router, RouterFactory, Rule
+from tradebal.router.interface import Router, RouterFactory, Rule
+from tradebal.stream.framing import Framing
 
 CHOICE_VARIABLE = "TRADEBAL_ROUTER"
 """Environment variable that forces one implementation: "native" or "python"."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-Framing = Literal["ndjson", "length32"]
-
-MAX_RECORD = 1 << 20
-"""Longest trade that is routed, in bytes; a longer object is rejected."""
+from tradebal.stream.framing import Framing
 
 MAX_DEPTH = 1024
 """Deepest nesting of objects and arrays that is followed inside a message."""

@@ -8,18 +8,15 @@ import select
 import time
 from collections.abc import Iterator, Mapping
 
-from tradebal.framing import OVERHEAD
 from tradebal.router import scan
 from tradebal.router.frames import FrameReader, Message
 from tradebal.router.interface import (
     BATCH_TRADES,
-    MAX_RECORD,
     SAMPLE_SIZE,
     Batch,
     Counters,
     Event,
     EventKind,
-    Framing,
     Rule,
     Sample,
     ShardCounters,
@@ -27,6 +24,7 @@ from tradebal.router.interface import (
 )
 from tradebal.router.stage import THRESHOLD, Stage
 from tradebal.router.symbols import check_pins, shard_of
+from tradebal.stream.framing import MAX_RECORD, OVERHEAD, Framing
 
 MAX_SHARDS = 1024
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tradebal.router.interface import MAX_RECORD, Framing
+from tradebal.stream.framing import MAX_RECORD, Framing
 
 THRESHOLD = 64 << 10
 """Staged bytes above which a shard is written before its turn comes."""

@@ -65,7 +65,7 @@ class Profile:
     steps: tuple[Step, ...]
     rule: Rule
     time_key: str = ""
-    """Key of a trade that holds its time, in any form that tradebal.trade_time knows; empty: it has none."""
+    """Key of a trade that holds its time, in any form that tradebal.stream.trade_time knows; empty: it has none."""
     troubles: tuple[Trouble, ...] = ()
     variants: tuple[Variant, ...] = ()
     add: str = ""

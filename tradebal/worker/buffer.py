@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tradebal import framing
-from tradebal.router.interface import MAX_RECORD, Framing
+from tradebal.stream import framing
+from tradebal.stream.framing import MAX_RECORD, Framing
 
 _LONGEST = MAX_RECORD + 4
 """Bytes of the longest framed record, in either framing."""

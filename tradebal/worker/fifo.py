@@ -10,9 +10,9 @@ import os
 import stat
 from pathlib import Path
 
-from tradebal import pipes
 from tradebal.errors import UserError
-from tradebal.marks import MarkReader
+from tradebal.stream import pipes
+from tradebal.stream.marks import MarkReader
 
 
 class FifoReader:

@@ -17,14 +17,14 @@ from prometheus_client import CollectorRegistry
 from tradebal import events
 from tradebal.config import Config
 from tradebal.errors import UserError
-from tradebal.gap import Gap
 from tradebal.handlers.base import Context
 from tradebal.log import Limited
-from tradebal.marks import MarkReader, path_of
 from tradebal.metrics import Publisher
 from tradebal.notify import Notifier
+from tradebal.stream.batch import Batch, segments
+from tradebal.stream.gap import Gap
+from tradebal.stream.marks import MarkReader, path_of
 from tradebal.upstream.profiles import resolve
-from tradebal.worker.batch import Batch, segments
 from tradebal.worker.buffer import RecordBuffer
 from tradebal.worker.fifo import FifoReader
 from tradebal.worker.loading import describe, load_handler

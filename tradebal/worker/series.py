@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tradebal.gap import REASONS, Gap
 from tradebal.histogram import Histogram
 from tradebal.metrics import UnitCollector
-from tradebal.trade_time import time_ns
-from tradebal.worker.batch import Batch
+from tradebal.stream.batch import Batch
+from tradebal.stream.gap import REASONS, Gap
+from tradebal.stream.trade_time import time_ns
 
 _SECONDS = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from tradebal import framing, gap
-from tradebal.gap import Gap
-from tradebal.router.interface import Framing
+from tradebal.stream import framing, gap
+from tradebal.stream.framing import Framing
+from tradebal.stream.gap import Gap
 
 # Searched first: in a run of trades it is found out to be absent in half the time that the whole prefix takes.
 _GAP_HINT = b"trade"

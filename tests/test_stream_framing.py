@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal import framing, gap
-from tradebal.gap import Gap
-from tradebal.router.interface import MAX_RECORD
+from tradebal.stream import framing, gap
+from tradebal.stream.framing import MAX_RECORD
+from tradebal.stream.gap import Gap
 
 FRAMINGS = ("ndjson", "length32")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal.marks import MarkReader, MarkWriter
+from tradebal.stream.marks import MarkReader, MarkWriter
 
 SIZE = 10
 """Bytes of each record."""

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal import framing
-from tradebal.gap import REASONS, Gap
-from tradebal.worker.batch import Batch, segments
+from tradebal.stream import framing
+from tradebal.stream.batch import Batch, segments
+from tradebal.stream.gap import REASONS, Gap
 
 FRAMINGS = ("ndjson", "length32")
 

@@ -8,8 +8,12 @@
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
-from tradebal.router.interface import MAX_RECORD, Framing
+Framing = Literal["ndjson", "length32"]
+
+MAX_RECORD = 1 << 20
+"""Longest record in a stream, in bytes; a longer trade is rejected."""
 
 _LENGTH = struct.Struct("<I")
 

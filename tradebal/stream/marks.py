@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from tradebal import pipes
+from tradebal.stream import pipes
 
 _log = logging.getLogger(__name__)
 
