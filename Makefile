@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CORE   := $(wildcard tradebal/_native/*.[ch])
+CORE   := $(wildcard tradebal/router/c/*.[ch])
 
 .PHONY: setup demo test lint bench package fuzz sanitize clean
 
@@ -47,4 +47,4 @@ sanitize: setup
 	tests/fuzz/sanitize.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info tradebal/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info tradebal/router/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

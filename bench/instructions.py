@@ -74,11 +74,11 @@ def _collected(done: subprocess.CompletedProcess[bytes]) -> int:
 
 def _feed(variant: str, path: Path, blocks: int) -> None:
     """Give the block to a router through its sans-I/O calls; runs under valgrind."""
-    from tradebal import _core
+    from tradebal.router import native
     from tradebal.router.interface import Rule, Status
 
-    _core.use_variant(variant)
-    router = _core.Router(_SHARDS, Rule(b"ev", (b"T",), b"sym"))
+    native.use_variant(variant)
+    router = native.Router(_SHARDS, Rule(b"ev", (b"T",), b"sym"))
     data = path.read_bytes() * blocks
     at = 0
     while at < len(data):
@@ -104,9 +104,9 @@ def main() -> int:
     parser.add_argument("inner", nargs="*", help=argparse.SUPPRESS)
     inner = parser.parse_args().inner
     if inner[:1] == ["variants"]:
-        from tradebal import _core
+        from tradebal.router import native
 
-        print(*_core.variants())
+        print(*native.variants())
         return 0
     if inner[:1] == ["feed"]:
         _feed(inner[1], Path(inner[2]), int(inner[3]))

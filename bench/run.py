@@ -120,7 +120,7 @@ def _check(wanted: list[str], contenders: list[Contender], *, quick: bool) -> No
             )
     if wanted != ["throughput"] or OURS in contenders:
         try:
-            from tradebal import _core  # noqa: F401
+            from tradebal.router import native  # noqa: F401
         except ImportError as error:
             raise BenchError(f"the C core isn't there ({error}); see README.md for how to get it") from None
     if not quick and os.getloadavg()[0] > 0.5:

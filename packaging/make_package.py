@@ -83,7 +83,7 @@ def stage_python() -> None:
     os.environ["LDSHARED"] = "gcc -shared"
     _pip("--constraint", HERE / "constraints.txt", "--target", PACKAGES, f"{source}[demo]")
     shutil.rmtree(PACKAGES / "bin")
-    core = next((PACKAGES / "tradebal").glob("_corelib*.so"), None)
+    core = next((PACKAGES / "tradebal" / "router").glob("_corelib*.so"), None)
     if core is None:
         raise SystemExit("the C core wasn't built: is gcc here?")
     # Loaded by ctypes, it serves every Python, whichever it was built by.

@@ -40,7 +40,7 @@ def why_not() -> str:
 def lay_out(layer: Path) -> None:
     """Put commands, packages, units and their like below `layer`, where the packages put them."""
     packages = layer / _PACKAGES
-    shutil.copytree(SOURCE / "tradebal", packages / "tradebal", ignore=shutil.ignore_patterns("_native"))
+    shutil.copytree(SOURCE / "tradebal", packages / "tradebal", ignore=shutil.ignore_patterns("c"))
     for name in _NEEDED:
         for file in importlib.metadata.files(name) or []:
             if ".." not in file.parts:

@@ -12,10 +12,10 @@ from tests.packages import build
 from tradebal.router.pure import Router as PythonRouter
 
 try:
-    from tradebal import _core
+    from tradebal.router import native
 except ImportError as error:
-    _core = None
-    _core_missing = str(error)
+    native = None
+    native_missing = str(error)
 
 # Tests that more than one file runs.
 pytest.register_assert_rewrite("tests.tls_promises")
@@ -55,21 +55,21 @@ def can_build_native():
 
 def native_variants():
     """Return how the C core can be run here: by the names of its SIMD variants if it says them."""
-    if _core is None:
+    if native is None:
         return [None]
-    return list(_core.variants()) if hasattr(_core, "variants") else [None]
+    return list(native.variants()) if hasattr(native, "variants") else [None]
 
 
 def native_maker(variant):
     """Return what makes routers of one variant of the C core; skip where it couldn't be built."""
-    if _core is None:
-        assert not can_build_native(), f"a compiler is here, but the C core isn't built: {_core_missing}"
-        pytest.skip(f"the C core isn't built: {_core_missing}")
+    if native is None:
+        assert not can_build_native(), f"a compiler is here, but the C core isn't built: {native_missing}"
+        pytest.skip(f"the C core isn't built: {native_missing}")
 
     def make(*args, **options):
         if variant is not None:
-            _core.use_variant(variant)
-        return _core.Router(*args, **options)
+            native.use_variant(variant)
+        return native.Router(*args, **options)
 
     return make
 
@@ -86,7 +86,7 @@ def make(request):
 @pytest.fixture(scope="session")
 def makers():
     """All that make routers: for tests whose cost is their input's making."""
-    if _core is None and not can_build_native():
+    if native is None and not can_build_native():
         return [PythonRouter]
     return [PythonRouter, *map(native_maker, native_variants())]
 

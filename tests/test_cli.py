@@ -68,7 +68,16 @@ def test_help_and_a_mistake_import_nothing_heavy():
             [sys.executable, "-c", script, argument], capture_output=True, text=True, timeout=60, check=True
         )
         loaded = set(done.stderr.split())
-        heavy = {"websocket", "websockets", "prometheus_client", "rich", "orjson", "ssl", "asyncio", "tradebal._core"}
+        heavy = {
+            "websocket",
+            "websockets",
+            "prometheus_client",
+            "rich",
+            "orjson",
+            "ssl",
+            "asyncio",
+            "tradebal.router.native",
+        }
         assert not loaded & heavy
         assert not any(name.startswith("tradebal.commands.") for name in loaded)
 

@@ -14,7 +14,7 @@ from tradebal.errors import UserError
 from tradebal.router import CHOICE_VARIABLE, make_router, warn_if_slow
 
 try:
-    import tradebal._core  # noqa: F401
+    import tradebal.router.native  # noqa: F401
 
     native_is_built = True
 except ImportError:
@@ -56,7 +56,7 @@ def test_an_unknown_choice_is_a_clear_error(monkeypatch):
 
 WITHOUT_CORE = """
 import logging, sys
-sys.modules["tradebal._core"] = None  # what an import finds where no compiler was
+sys.modules["tradebal.router.native"] = None  # what an import finds where no compiler was
 from tradebal.errors import UserError
 from tradebal.router import make_router, warn_if_slow
 try:

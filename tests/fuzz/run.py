@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-CORE = ROOT / "tradebal" / "_native"
+CORE = ROOT / "tradebal" / "router" / "c"
 
 CORE_FILES = ("pump", "core", "shard", "symbol", "json", "utf8", "frame")
 HARNESS_FILES = ("harness", "case", "drive", "rooms", "twin")

@@ -12,9 +12,9 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # The tree's own core stays as it is: others may be using it.
 cp -r pyproject.toml README.md LICENSE tradebal tests "$scratch"
-rm -f "$scratch"/tradebal/*.so
+rm -f "$scratch"/tradebal/router/*.so
 
-tests=(tests/test_router_*.py tests/test_core_*.py tests/test_fuzz_corpus.py)
+tests=(tests/test_router_*.py tests/test_native_*.py tests/test_fuzz_corpus.py)
 
 echo "== build with sanitizers"
 sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
@@ -22,7 +22,7 @@ sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame
     cd "$scratch"
     CC=$cc CFLAGS="$sanitize" LDFLAGS="$sanitize" \
         "$python" -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace
-    nm -D tradebal/*.so | grep -q __asan_init || { echo "sanitize: error: the core was built without sanitizers" >&2; exit 1; }
+    nm -D tradebal/router/*.so | grep -q __asan_init || { echo "sanitize: error: the core was built without sanitizers" >&2; exit 1; }
 )
 
 echo "== AddressSanitizer, UndefinedBehaviorSanitizer"

@@ -21,7 +21,7 @@ def answer() -> None:
 
 def show(path: Path) -> None:
     """Print what an input says, what the Python router makes of it, and where the built C core differs."""
-    from tradebal import _core
+    from tradebal.router import native
 
     data = path.read_bytes()
     case = cases.read(data)
@@ -30,9 +30,9 @@ def show(path: Path) -> None:
         return
     expected = cases.Drive(PythonRouter, case).result()
     print(expected.decode(errors="backslashreplace"))
-    for variant in _core.variants():
-        _core.use_variant(variant)
-        result = cases.Drive(_core.Router, case).result()
+    for variant in native.variants():
+        native.use_variant(variant)
+        result = cases.Drive(native.Router, case).result()
         if result != expected:
             print(f"{variant} differs from Python, {cases.difference(result, expected)}")
 

@@ -54,14 +54,14 @@ def _factory(choice: str) -> RouterFactory:
         )
     if choice != "python":
         try:
-            from tradebal import _core
+            from tradebal.router import native
         except ImportError as error:
             if choice == "native":
                 raise UserError(
                     f'{CHOICE_VARIABLE} is "native", but the C core isn\'t there: {error}', hint=HOW_TO_GET_NATIVE
                 ) from None
         else:
-            return _core.Router
+            return native.Router
     from tradebal.router.pure import Router as PurePythonRouter
 
     return PurePythonRouter

@@ -1,9 +1,9 @@
-/* What tradebal/_core.py calls: the core's functions with arguments that ctypes can give, and no policy. */
+/* What tradebal/router/native.py calls: the core's functions with arguments that ctypes can give, and no policy. */
 #include "core.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Layout of the structs and meaning of the functions below; _core.py refuses a library of another number. */
+/* Layout of the structs and meaning of the functions below; native.py refuses a library of another number. */
 #define ABI 4
 
 EXPORT uint32_t tb_abi(void);

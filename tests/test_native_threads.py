@@ -11,7 +11,7 @@ from tests.frames import text
 from tests.routing import STOCKS
 from tradebal.router.interface import Status
 
-_core = pytest.importorskip("tradebal._core", reason="the C core isn't built")
+native = pytest.importorskip("tradebal.router.native", reason="the C core isn't built")
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def blocked_pump():
     """A router whose pump waits, in a thread, for a full pipe that blocks; its read end; how the thread ends."""
     theirs, ours = socket.socketpair()
     read_end, write_end = os.pipe()
-    router = _core.Router(1, STOCKS)
+    router = native.Router(1, STOCKS)
     router.set_output(0, write_end)
     record = b'{"ev":"T","sym":"A","padding":"' + b"x" * (1 << 17) + b'"}'
     theirs.sendall(text(record)[: 1 << 16])

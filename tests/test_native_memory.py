@@ -16,7 +16,7 @@ from tests.frames import BINARY, PING, fragments, frame, text
 from tests.routing import STOCKS, drive, feed, process_all
 from tradebal.router.interface import EventKind, Status
 
-_core = pytest.importorskip("tradebal._core", reason="the C core isn't built")
+native = pytest.importorskip("tradebal.router.native", reason="the C core isn't built")
 
 PAGE = mmap.PAGESIZE
 
@@ -47,13 +47,13 @@ def page_end():
     memory.close()
 
 
-@pytest.fixture(params=_core.variants())
+@pytest.fixture(params=native.variants())
 def variant(request):
     """Each variant of the wide loops in turn."""
-    before = _core.variant()
-    _core.use_variant(request.param)
+    before = native.variant()
+    native.use_variant(request.param)
     yield request.param
-    _core.use_variant(before)
+    native.use_variant(before)
 
 
 def resident_bytes():
@@ -65,37 +65,37 @@ def test_the_wide_loops_read_nothing_behind_their_input(page_end):
     trades = b",".join([TRADE % b"A"] * 700)
     for size in (*range(1, 200), 4095, 4096, 4097, 32768):
         with page_end(trades[:size]) as view:
-            found = _core.scan(view)
-        assert found == _core.scan(trades[:size])
+            found = native.scan(view)
+        assert found == native.scan(trades[:size])
 
 
 def test_utf8_validation_reads_nothing_behind_its_input(page_end):
     for size in range(1, 200):
         for data in (b"x" * size, b"x" * (size - 1) + b"\xc3", b"x" * (size - 1) + b"\xf0"):
             with page_end(data) as view:
-                assert _core.utf8_valid(view) == (data[-1] == ord("x"))
+                assert native.utf8_valid(view) == (data[-1] == ord("x"))
 
 
 def test_every_variant_finds_what_the_portable_one_finds():
     rng = random.Random(1)
     pieces = [b"{", b"}", b"[", b"]", b'"', b"\\", b"\\\\", b'\\"', b",", b":", b"\n", b"Y", b"_", b"\x7f", b"\xc3\xa4"]
     pieces += [b"a" * n for n in (1, 7, 61, 64)] + [TRADE % b"A"] * 4
-    before = _core.variant()
+    before = native.variant()
     try:
         for _ in range(3000):
             data = rng.choice((b"{", b"[", b"")) + b"".join(rng.choices(pieces, k=rng.randrange(1, 60)))
             found = {}
-            for name in _core.variants():
-                _core.use_variant(name)
-                found[name] = _core.scan(data)
+            for name in native.variants():
+                native.use_variant(name)
+                found[name] = native.scan(data)
             assert all(what == found["portable"] for what in found.values()), data
     finally:
-        _core.use_variant(before)
+        native.use_variant(before)
 
 
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match="can't run the variant 'mmx'"):
-        _core.use_variant("mmx")
+        native.use_variant("mmx")
 
 
 def test_utf8_is_judged_as_pythons_decoder_judges_it():
@@ -109,11 +109,11 @@ def test_utf8_is_judged_as_pythons_decoder_judges_it():
             valid = True
         except UnicodeDecodeError:
             valid = False
-        assert _core.utf8_valid(data) is valid, data
+        assert native.utf8_valid(data) is valid, data
 
 
 def test_a_view_keeps_the_routers_memory():
-    router = _core.Router(1, STOCKS)
+    router = native.Router(1, STOCKS)
     feed(router, text(TRADE % b"A"))
     assert router.process() is Status.INPUT
     space, pending = router.space(), router.pending(0)
@@ -127,7 +127,7 @@ def test_a_view_keeps_the_routers_memory():
 
 @counts_memory
 def test_a_million_calls_leak_nothing():
-    router = _core.Router(3, STOCKS, pins={b"A": 1})
+    router = native.Router(3, STOCKS, pins={b"A": 1})
     stream = (
         text(b"[" + TRADE % b"A" + b"," + TRADE % b"LONGSYMBOL" + b',{"ev":"x"},5,{"ev":"T"}]')
         + frame(PING, b"abc")
@@ -165,12 +165,12 @@ def test_a_million_calls_leak_nothing():
 @counts_memory
 def test_making_routers_leaks_nothing():
     def once():
-        router = _core.Router(64, STOCKS, pins={b"A": 1}, max_message=1 << 30)
+        router = native.Router(64, STOCKS, pins={b"A": 1}, max_message=1 << 30)
         feed(router, text(TRADE % b"A"))
         router.process()
         for wrong in ({"shards": 0}, {"pins": {b"A": 64}}, {"framing": "csv"}, {"max_message": 0}, {"pins": {"A": 1}}):
             with pytest.raises((ValueError, TypeError)):
-                _core.Router(**{"shards": 64, "rule": STOCKS} | wrong)
+                native.Router(**{"shards": 64, "rule": STOCKS} | wrong)
 
     for _ in range(100):
         once()
@@ -185,7 +185,7 @@ def test_making_routers_leaks_nothing():
 @counts_memory
 def test_the_memory_of_a_huge_message_is_given_back():
     message = b"[" + b",".join([TRADE % b"A"] * 300_000) + b"]"
-    router = _core.Router(1, STOCKS)
+    router = native.Router(1, STOCKS)
     drive(router, [text(TRADE % b"A")])
     rest = memoryview(text(message))
     before = resident_bytes()
@@ -198,13 +198,13 @@ def test_the_memory_of_a_huge_message_is_given_back():
 
 def test_an_impossible_size_is_a_memory_error():
     with pytest.raises(MemoryError):
-        _core.Router(1, STOCKS, max_message=1 << 62)
+        native.Router(1, STOCKS, max_message=1 << 62)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
     try:
         with pytest.raises(MemoryError):
-            _core.Router(1, STOCKS, max_message=1 << 30)
+            native.Router(1, STOCKS, max_message=1 << 30)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
@@ -213,18 +213,18 @@ EXERCISE = """
 import gc
 from tests.frames import PING, close, frame, text
 from tests.routing import STOCKS, drive
-from tradebal import _core
-for variant in _core.variants():
-    _core.use_variant(variant)
+from tradebal.router import native
+for variant in native.variants():
+    native.use_variant(variant)
     for rule in (STOCKS, None):
         for stream in (text(b'[{"ev":"T","sym":"A"},{"ev":"T"},7]') + frame(PING, b"x") + close(1000), b"\\xff\\xff"):
-            router = _core.Router(2, rule, pins={b"A": 1})
+            router = native.Router(2, rule, pins={b"A": 1})
             drive(router, [stream[at:at + 1] for at in range(len(stream))])
             router.reset()
             drive(router, [stream])
             for wrong in ((), (0, None), ("a", None), (1, 5), (1, None, 3)):
                 try:
-                    _core.Router(*wrong)
+                    native.Router(*wrong)
                 except (TypeError, ValueError, AttributeError):
                     pass
 """

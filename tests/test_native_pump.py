@@ -17,7 +17,7 @@ from tradebal.router.interface import EventKind, Status
 from tradebal.router.symbols import shard_of
 from tradebal.stream.framing import records
 
-_core = pytest.importorskip("tradebal._core", reason="the C core isn't built")
+native = pytest.importorskip("tradebal.router.native", reason="the C core isn't built")
 
 SYMBOLS = [b"A", b"MSFT", b"BRK.A", b"GOOGL", b"BTC-USD", b"O:SPY251219C00650000", "Ä".encode(), b"SPY"]
 
@@ -46,7 +46,7 @@ def test_every_trade_of_a_flood_arrives_once_and_in_order_though_pipes_are_full(
     rng = random.Random(7)
     shards, trades = 4, 60_000
     stream, messages = make_stream(rng, trades)
-    router = _core.Router(shards, STOCKS, framing=framing)
+    router = native.Router(shards, STOCKS, framing=framing)
     got = [bytearray() for _ in range(shards)]
     pings = 0
     with contextlib.ExitStack() as stack:
