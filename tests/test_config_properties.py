@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal import config, kinds
-from tradebal.config import Config, ConfigError, CustomFeed, Feed, LoginStep, Metrics, Overflow, Shards, Worker
+from tradebal import config
+from tradebal.config import Config, ConfigError, CustomFeed, Feed, LoginStep, Metrics, Overflow, Shards, Worker, kinds
 
 text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 printable = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=12)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tradebal.balancer import fifos
 from tradebal.config import Config, feed_key
+from tradebal.config.kinds import write_size
 from tradebal.errors import UserError
-from tradebal.kinds import write_size
 from tradebal.market.symbols import universe
 from tradebal.places import for_this_user, nearest_existing
 from tradebal.router.symbols import shard_of

@@ -8,8 +8,9 @@ import re
 import signal
 from pathlib import Path
 
-from tradebal import kinds, log
+from tradebal import log
 from tradebal.cli import add_config_argument
+from tradebal.config import kinds
 
 _EPILOG = """\
 examples:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tradebal import log
+from tradebal.config.kinds import RefusedError, Size
 from tradebal.errors import UserError
-from tradebal.kinds import RefusedError, Size
 from tradebal.market import output
 
 if TYPE_CHECKING:
