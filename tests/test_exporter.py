@@ -25,7 +25,7 @@ from tradebal.config import Metrics as MetricsConfig
 from tradebal.errors import UserError
 from tradebal.exporter import Exporter, merge
 from tradebal.metrics import Publisher
-from tradebal.notify import Notifier
+from tradebal.systemd.notify import Notifier
 
 
 def publish(directory, unit, trades=1.0, **labels):

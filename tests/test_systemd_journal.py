@@ -6,7 +6,7 @@ import re
 from tests import bundle
 from tests.booted import System, needs_boot
 from tests.waiting import until
-from tradebal import events
+from tradebal.systemd import events
 
 CATALOG = bundle.SOURCE / "systemd/tradebal.catalog"
 EVENTS = {name: value.message_id for name, value in vars(events).items() if isinstance(value, events.Event)}

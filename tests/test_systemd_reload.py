@@ -2,7 +2,7 @@
 
 from tests.booted import System, needs_boot
 from tests.waiting import until
-from tradebal import events
+from tradebal.systemd import events
 
 pytestmark = needs_boot
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(error: UserError) -> int:
     """Print the error as its user should see it, and return the exit status that goes with it."""
-    from tradebal import log  # only a mistake needs it
+    from tradebal.systemd import log  # only a mistake needs it
 
     level = "<3>" if log.is_journal(sys.stderr) else ""
     print(f"{level}tradebal: error: {error.message}", file=sys.stderr)

@@ -23,7 +23,7 @@ from tradebal import figures
 from tradebal.config import Config
 from tradebal.errors import UserError
 from tradebal.metrics import STALE_AFTER, read_texts
-from tradebal.notify import Notifier
+from tradebal.systemd.notify import Notifier
 
 log = logging.getLogger("tradebal.exporter")
 

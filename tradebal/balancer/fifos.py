@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tradebal import events
 from tradebal.errors import UserError
 from tradebal.stream import pipes
+from tradebal.systemd import events
 
 _log = logging.getLogger(__name__)
 

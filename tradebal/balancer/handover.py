@@ -1,6 +1,6 @@
 """What a balancer leaves to its successor, held by systemd in between: the FIFOs, the overflow, and where it stood.
 
-Everything lives in kernel objects whose descriptors are parked (tradebal.notify), so it needs no farewell: what a
+Everything lives in kernel objects whose descriptors are parked (tradebal.systemd.notify), so it needs no farewell: what a
 balancer that was killed had written is there as well.
 """
 
@@ -12,8 +12,8 @@ import os
 import re
 from dataclasses import asdict, dataclass
 
-from tradebal.notify import Notifier, inherited
 from tradebal.stream.framing import Framing
+from tradebal.systemd.notify import Notifier, inherited
 
 _log = logging.getLogger(__name__)
 

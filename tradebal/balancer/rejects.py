@@ -9,9 +9,9 @@ from pathlib import Path
 
 import orjson
 
-from tradebal import events
-from tradebal.log import Limited
 from tradebal.router.interface import Event
+from tradebal.systemd import events
+from tradebal.systemd.log import Limited
 
 _log = logging.getLogger(__name__)
 

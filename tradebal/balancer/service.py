@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tradebal import events
 from tradebal.balancer import fifos
 from tradebal.balancer.handover import Handover, State
 from tradebal.balancer.metrics import BalancerCollector
@@ -29,15 +28,16 @@ from tradebal.balancer.today import Today
 from tradebal.balancer.watch import Watch
 from tradebal.config import Config, Secret
 from tradebal.errors import UserError
-from tradebal.log import Limited, level_of, open_journal
 from tradebal.metrics import Publisher
-from tradebal.notify import Notifier
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.interface import EventKind, Sample, Status
 from tradebal.stream import framing
 from tradebal.stream.framing import OVERHEAD
 from tradebal.stream.gap import Gap
 from tradebal.stream.marks import MarkWriter, path_of
+from tradebal.systemd import events
+from tradebal.systemd.log import Limited, level_of, open_journal
+from tradebal.systemd.notify import Notifier
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
 from tradebal.upstream.profiles import resolve

@@ -7,11 +7,11 @@ import os
 import select
 from collections.abc import Callable, Iterable
 
-from tradebal import events
-from tradebal.events import Event
-from tradebal.journal import Journal
-from tradebal.log import IDENTIFIER
 from tradebal.router.interface import BATCH_TRADES, Batch
+from tradebal.systemd import events
+from tradebal.systemd.events import Event
+from tradebal.systemd.journal import Journal
+from tradebal.systemd.log import IDENTIFIER
 
 _LINES_PER_SECOND = 100
 _SPACING_NS = 1_000_000_000 // _LINES_PER_SECOND

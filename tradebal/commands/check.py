@@ -8,7 +8,7 @@ import sys
 from tradebal.checks import Level, findings
 from tradebal.cli import add_config_argument
 from tradebal.config import dump, load_config
-from tradebal.log import wants_colour
+from tradebal.systemd.log import wants_colour
 from tradebal.upstream.profiles import resolve
 
 _EPILOG = """\

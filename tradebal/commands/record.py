@@ -8,9 +8,9 @@ import re
 import signal
 from pathlib import Path
 
-from tradebal import log
 from tradebal.cli import add_config_argument
 from tradebal.config import kinds
+from tradebal.systemd import log
 
 _EPILOG = """\
 examples:

@@ -12,9 +12,9 @@ import threading
 from datetime import date, time
 from pathlib import Path
 
-from tradebal import log
 from tradebal.errors import UserError
 from tradebal.market import output
+from tradebal.systemd import log
 
 _EPILOG = """\
 examples:

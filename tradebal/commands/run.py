@@ -9,13 +9,13 @@ import signal
 import socket
 import time
 
-from tradebal import log
 from tradebal.checks import Level, check_lock
 from tradebal.cli import add_config_argument
 from tradebal.config import Config, load_config, override
 from tradebal.errors import UserError
 from tradebal.places import for_this_user
 from tradebal.supervisor import Supervisor
+from tradebal.systemd import log
 from tradebal.units import units, written
 
 _EPILOG = """\

@@ -17,10 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tradebal import log
 from tradebal.config.kinds import RefusedError, Size
 from tradebal.errors import UserError
 from tradebal.market import output
+from tradebal.systemd import log
 
 if TYPE_CHECKING:
     from tradebal.market.server import Provider, SentLog

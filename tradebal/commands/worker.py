@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tradebal import log
 from tradebal.cli import add_config_argument
+from tradebal.systemd import log
 
 _EPILOG = """\
 examples:

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 from tradebal.config import Feed, Secret
-from tradebal.log import Limited
 from tradebal.market.recording import FLUSH_INTERVAL, Header, Kind, Writer, utc_now
 from tradebal.market.sift import Sift
 from tradebal.market.tape import frame
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.frames import BINARY
 from tradebal.router.interface import Event, EventKind, Status
+from tradebal.systemd.log import Limited
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tradebal import events
 from tradebal.config import Feed, Secret
 from tradebal.histogram import Histogram
 from tradebal.router.interface import Event, EventKind
+from tradebal.systemd import events
 from tradebal.upstream import failures, proxies
 from tradebal.upstream.backoff import Backoff
 from tradebal.upstream.connection import Connection

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from tradebal.log import Limited
+from tradebal.systemd.log import Limited
 from tradebal.upstream.credentials import Credentials
 from tradebal.upstream.failures import Failure
 from tradebal.upstream.profiles import Profile, Trouble, as_text

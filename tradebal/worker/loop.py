@@ -14,16 +14,16 @@ from types import FrameType
 
 from prometheus_client import CollectorRegistry
 
-from tradebal import events
 from tradebal.config import Config
 from tradebal.errors import UserError
 from tradebal.handlers.base import Context
-from tradebal.log import Limited
 from tradebal.metrics import Publisher
-from tradebal.notify import Notifier
 from tradebal.stream.batch import Batch, segments
 from tradebal.stream.gap import Gap
 from tradebal.stream.marks import MarkReader, path_of
+from tradebal.systemd import events
+from tradebal.systemd.log import Limited
+from tradebal.systemd.notify import Notifier
 from tradebal.upstream.profiles import resolve
 from tradebal.worker.buffer import RecordBuffer
 from tradebal.worker.fifo import FifoReader

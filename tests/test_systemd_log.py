@@ -11,12 +11,12 @@ import sys
 
 import pytest
 
-from tradebal import log
-from tradebal.journal import Journal
+from tradebal.systemd import log
+from tradebal.systemd.journal import Journal
 
 SCRIPT = """
 import logging, os
-from tradebal import journal, log
+from tradebal.systemd import journal, log
 journal.SOCKET = os.environ.get("JOURNAL_SOCKET", "/nonexistent")
 log.setup("balancer")
 logging.getLogger("tradebal").warning("frame refused: code=%d", 1002)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from tradebal import journal
-from tradebal.journal import Journal
+from tradebal.systemd import journal
+from tradebal.systemd.journal import Journal
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _COLOURS = ((logging.ERROR, "\x1b[31m"), (logging.WARNING, "\x1b[33m"))
@@ -29,7 +29,7 @@ def setup(unit: str, level: int = logging.INFO, stream: TextIO | None = None) ->
     """Send this process's log to stderr (or `stream`); `unit`, such as "balancer" or "worker-0", names its lines.
 
     Where the stream is the journal's (sd_daemon(3), JOURNAL_STREAM), lines go to the journal itself, with priority and
-    the fields of tradebal.events; or, if its socket can't be reached, to the stream, each line behind its priority as
+    the fields of tradebal.systemd.events; or, if its socket can't be reached, to the stream, each line behind its priority as
     `<N>`. Time and unit are left to the journal.
     """
     stream = stream or sys.stderr

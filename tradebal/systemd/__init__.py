@@ -1,0 +1,1 @@
+"""How a process talks to the service manager and its journal; elsewhere, to a terminal."""
