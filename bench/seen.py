@@ -101,7 +101,7 @@ def _publish_workers(directory: Path, shards: int) -> None:
     """Write what so many workers would, each with a registry of its own."""
     from prometheus_client import CollectorRegistry
 
-    from tradebal.metrics import Publisher
+    from tradebal.monitoring.publish import Publisher
     from tradebal.worker.series import WorkerSeries
 
     for shard in range(shards):

@@ -14,7 +14,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from tradebal import exporter
 from tradebal.balancer import fifos
 from tradebal.balancer.metrics import BalancerCollector
 from tradebal.balancer.overflow import Overflow
@@ -22,7 +21,8 @@ from tradebal.balancer.samples import Samples
 from tradebal.balancer.stats import StatsLines
 from tradebal.balancer.watch import Watch
 from tradebal.config import Feed, Secret
-from tradebal.metrics import Publisher
+from tradebal.monitoring import exporter
+from tradebal.monitoring.publish import Publisher
 from tradebal.router.interface import Sample
 from tradebal.router.pure import Router
 from tradebal.upstream.link import Link

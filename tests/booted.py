@@ -6,7 +6,7 @@ import pytest
 
 from tests import boot, bundle
 from tests.waiting import until
-from tradebal import metrics
+from tradebal.monitoring import publish
 
 KEY = "a-key-that-nobody-may-see"
 DESK = bundle.SOURCE / "systemd/examples/handler-writes-files.conf"
@@ -49,7 +49,7 @@ class Product(boot.Systemd):
         until(lambda: text in self.messages(*arguments), f"the journal to have {text!r}")
 
     def value(self, name, **labels):
-        return metrics.value(self.figures(), name, **labels)
+        return publish.value(self.figures(), name, **labels)
 
     def await_value(self, name, at_least, **labels):
         until(lambda: self.value(name, **labels) >= at_least, f"{name} to reach {at_least}")
@@ -71,7 +71,7 @@ class Bundled(Product, boot.Machine):
         self.await_entry("listening:", "-u", "simulator")
 
     def figures(self):
-        return itertools.chain(*metrics.read(self.path("/run/tradebal/metrics")).values())
+        return itertools.chain(*publish.read(self.path("/run/tradebal/metrics")).values())
 
     def desk(self, shard):
         """What the worker's handler got: numbers, and reasons of gaps."""

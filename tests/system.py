@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.waiting import until
-from tradebal import metrics
+from tradebal.monitoring import publish
 
 KEY = "the-feed-key-that-nobody-may-see"
 
@@ -88,7 +88,7 @@ class System:
 
     def value(self, name: str, **labels: str) -> float:
         """One figure, summed over all units and labels that aren't named."""
-        return sum(metrics.value(unit, name, **labels) for unit in metrics.read(self.run / "metrics").values())
+        return sum(publish.value(unit, name, **labels) for unit in publish.read(self.run / "metrics").values())
 
     def wait_for(self, name: str, at_least: float, *, timeout: float = 30.0, **labels: str) -> None:
         until(lambda: self.value(name, **labels) >= at_least, f"{name}{labels} to reach {at_least}", timeout)

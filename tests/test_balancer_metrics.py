@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tradebal.balancer.samples import TOP, Samples
 from tradebal.balancer.unread import UnreadAge
 from tradebal.balancer.watch import Extremes, Watch
-from tradebal.histogram import Histogram
+from tradebal.monitoring.histogram import Histogram
 from tradebal.router import pure, scan
 from tradebal.router.interface import BATCH_TRADES, REJECT_REASONS, Batch, Event, EventKind, Sample
 

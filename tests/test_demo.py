@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from tradebal.demo import Outcome
-from tradebal.figures import Figures, Rates, ShardFigures, rates
-from tradebal.view import _HISTORY, PictureView, PlainView, draw, size
+from tradebal.monitoring.figures import Figures, Rates, ShardFigures, rates
+from tradebal.monitoring.view import _HISTORY, PictureView, PlainView, draw, size
 
 GOOD = Outcome(
     sent=1000,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.waiting import until
-from tradebal import metrics
+from tradebal.monitoring import publish
 from tradebal.stream import pipes
 
 COLLECT = '''
@@ -125,7 +125,7 @@ class Bench:
         return self.seen_file.stat().st_size if self.seen_file.exists() else 0
 
     def figure(self, name: str, shard: int = 0, **labels: str) -> float:
-        return metrics.value(metrics.read(self.directory / "metrics").get(f"worker-{shard}", []), name, **labels)
+        return publish.value(publish.read(self.directory / "metrics").get(f"worker-{shard}", []), name, **labels)
 
     def close(self) -> None:
         for worker in self._workers:

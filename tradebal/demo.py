@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tradebal import figures
 from tradebal.config import Config, Feed, Metrics, Overflow, Shards, Worker
 from tradebal.errors import UserError
+from tradebal.monitoring import figures
+from tradebal.monitoring.view import View
 from tradebal.supervisor import Supervisor, Unit
 from tradebal.units import units, written
-from tradebal.view import View
 
 KEY = "demo"
 """What the simulated provider takes for a key; it is no secret."""

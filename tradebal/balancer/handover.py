@@ -1,7 +1,7 @@
 """What a balancer leaves to its successor, held by systemd in between: the FIFOs, the overflow, and where it stood.
 
-Everything lives in kernel objects whose descriptors are parked (tradebal.systemd.notify), so it needs no farewell: what a
-balancer that was killed had written is there as well.
+Everything lives in kernel objects whose descriptors are parked (tradebal.systemd.notify), so it needs no farewell: what
+a balancer that was killed had written is there as well.
 """
 
 from __future__ import annotations

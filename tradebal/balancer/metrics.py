@@ -19,7 +19,7 @@ from tradebal.balancer.samples import Samples
 from tradebal.balancer.stats import StatsLines
 from tradebal.balancer.unread import UnreadAge
 from tradebal.balancer.watch import Watch
-from tradebal.metrics import UnitCollector
+from tradebal.monitoring.publish import UnitCollector
 from tradebal.router.interface import EventKind, Router
 from tradebal.stream import pipes
 from tradebal.stream.framing import OVERHEAD, Framing

@@ -8,7 +8,7 @@ from collections import deque
 import orjson
 
 from tradebal.balancer.watch import WINDOW, Extremes
-from tradebal.histogram import Histogram
+from tradebal.monitoring.histogram import Histogram
 from tradebal.router.interface import Sample
 from tradebal.stream.trade_time import time_ns
 

@@ -28,7 +28,7 @@ from tradebal.balancer.today import Today
 from tradebal.balancer.watch import Watch
 from tradebal.config import Config, Secret
 from tradebal.errors import UserError
-from tradebal.metrics import Publisher
+from tradebal.monitoring.publish import Publisher
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.interface import EventKind, Sample, Status
 from tradebal.stream import framing

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from tradebal.balancer.stats import rate
-from tradebal.histogram import Histogram
+from tradebal.monitoring.histogram import Histogram
 from tradebal.router.interface import BATCH_TRADES, REJECT_REASONS, Batch, Event, EventKind
 
 _RATES = (1e2, 5e2, 1e3, 5e3, 1e4, 5e4, 1e5, 5e5, 1e6, 5e6, 1e7, 5e7)

@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     import websockets  # noqa: F401
 
     from tradebal.demo import Demo
+    from tradebal.monitoring.view import PictureView, View, open_view
     from tradebal.systemd import log
-    from tradebal.view import PictureView, View, open_view
 
     log.setup("demo", logging.WARNING)
     title = "tradebal demo: a market open, simulated"

@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit status."""
-    from tradebal import exporter
     from tradebal.config import load_config, override
+    from tradebal.monitoring import exporter
 
     config = load_config(args)
     if args.address is not None:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         import rich  # noqa: F401 (say at once what is missing)
 
-    from tradebal import top
+    from tradebal.monitoring import top
 
     directory = args.directory or _directory(args)
     if args.json:

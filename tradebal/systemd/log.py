@@ -29,8 +29,8 @@ def setup(unit: str, level: int = logging.INFO, stream: TextIO | None = None) ->
     """Send this process's log to stderr (or `stream`); `unit`, such as "balancer" or "worker-0", names its lines.
 
     Where the stream is the journal's (sd_daemon(3), JOURNAL_STREAM), lines go to the journal itself, with priority and
-    the fields of tradebal.systemd.events; or, if its socket can't be reached, to the stream, each line behind its priority as
-    `<N>`. Time and unit are left to the journal.
+    the fields of tradebal.systemd.events; or, if its socket can't be reached, to the stream, each line behind its
+    priority as `<N>`. Time and unit are left to the journal.
     """
     stream = stream or sys.stderr
     handler: logging.Handler = _Handler(stream)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tradebal.config import Feed, Secret
-from tradebal.histogram import Histogram
+from tradebal.monitoring.histogram import Histogram
 from tradebal.router.interface import Event, EventKind
 from tradebal.systemd import events
 from tradebal.upstream import failures, proxies

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from tradebal.config import Config
 from tradebal.errors import UserError
 from tradebal.handlers.base import Context
-from tradebal.metrics import Publisher
+from tradebal.monitoring.publish import Publisher
 from tradebal.stream.batch import Batch, segments
 from tradebal.stream.gap import Gap
 from tradebal.stream.marks import MarkReader, path_of

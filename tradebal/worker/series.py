@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tradebal.histogram import Histogram
-from tradebal.metrics import UnitCollector
+from tradebal.monitoring.histogram import Histogram
+from tradebal.monitoring.publish import UnitCollector
 from tradebal.stream.batch import Batch
 from tradebal.stream.gap import REASONS, Gap
 from tradebal.stream.trade_time import time_ns

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 from tests.waiting import until
-from tradebal import metrics
-from tradebal.metrics import Publisher
+from tradebal.monitoring import publish
+from tradebal.monitoring.publish import Publisher
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def test_what_is_published_reads_back(registry, tmp_path):
     counter.labels("a").inc(2)
     counter.labels("b").inc(3)
     Publisher(registry, tmp_path / "not" / "there" / "yet", "worker-0").publish()
-    units = metrics.read(tmp_path / "not" / "there" / "yet")
+    units = publish.read(tmp_path / "not" / "there" / "yet")
     assert list(units) == ["worker-0"]
-    assert metrics.value(units["worker-0"], "tradebal_things_total") == 5
-    assert metrics.value(units["worker-0"], "tradebal_things_total", kind="b") == 3
-    assert metrics.value(units["worker-0"], "tradebal_nothing_total") == 0
+    assert publish.value(units["worker-0"], "tradebal_things_total") == 5
+    assert publish.value(units["worker-0"], "tradebal_things_total", kind="b") == 3
+    assert publish.value(units["worker-0"], "tradebal_nothing_total") == 0
 
 
 def test_publishers_labels_are_on_every_series_that_does_not_have_them_itself(registry, tmp_path):
@@ -99,7 +99,7 @@ def test_a_writer_that_hangs_holds_up_nobody_is_named_once_and_writes_again_when
         f"metrics not written: file={file} error=the write before hangs",
         f"metrics written again: file={file}",
     ]
-    until(lambda: publisher.publish() or metrics.value(metrics.read(tmp_path)["balancer"], "plain_total") == 100, "all")
+    until(lambda: publisher.publish() or publish.value(publish.read(tmp_path)["balancer"], "plain_total") == 100, "all")
 
 
 def test_series_that_cannot_be_written_are_said_and_end_nothing(registry, tmp_path, caplog):
@@ -133,11 +133,11 @@ def test_files_that_are_none_of_ours_are_left_out(registry, tmp_path):
     (tmp_path / "folder.prom").mkdir()
     os.mkfifo(tmp_path / "fifo.prom")
     (tmp_path / "dangling.prom").symlink_to(tmp_path / "nothing")
-    assert list(metrics.read(tmp_path)) == ["good"]
+    assert list(publish.read(tmp_path)) == ["good"]
 
 
 def test_missing_directory_has_no_units(tmp_path):
-    assert metrics.read(tmp_path / "nothing") == {}
+    assert publish.read(tmp_path / "nothing") == {}
 
 
 def test_reading_a_part_gives_those_samples_only(registry, tmp_path):
@@ -145,7 +145,7 @@ def test_reading_a_part_gives_those_samples_only(registry, tmp_path):
     Counter("tradebal_other", "Other.", registry=registry).inc(3)
     Publisher(registry, tmp_path, "worker-0").publish()
     (tmp_path / "garbage.prom").write_text("tradebal_things_total is no number\n")
-    units = metrics.read(tmp_path, ("tradebal_things",))
+    units = publish.read(tmp_path, ("tradebal_things",))
     assert list(units) == ["worker-0"]
-    assert metrics.value(units["worker-0"], "tradebal_things_total") == 2
-    assert metrics.value(units["worker-0"], "tradebal_other_total") == 0
+    assert publish.value(units["worker-0"], "tradebal_things_total") == 2
+    assert publish.value(units["worker-0"], "tradebal_other_total") == 0

@@ -19,12 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.waiting import until
 from tests.workers import Process
-from tradebal import exporter, metrics
 from tradebal.config import Config, Shards
 from tradebal.config import Metrics as MetricsConfig
 from tradebal.errors import UserError
-from tradebal.exporter import Exporter, merge
-from tradebal.metrics import Publisher
+from tradebal.monitoring import exporter
+from tradebal.monitoring.exporter import Exporter, merge
+from tradebal.monitoring.publish import STALE_AFTER, Publisher
 from tradebal.systemd.notify import Notifier
 
 
@@ -101,8 +101,8 @@ def test_one_units_text_passes_unchanged(tmp_path):
 def test_unit_that_writes_no_more_is_down_and_its_figures_are_gone(tmp_path):
     publish(tmp_path, "balancer", 10)
     publish(tmp_path, "worker-0", 4, shard="0")
-    age(tmp_path / "balancer.prom", metrics.STALE_AFTER + 1)
-    age(tmp_path / "worker-0.prom", metrics.STALE_AFTER - 5)
+    age(tmp_path / "balancer.prom", STALE_AFTER + 1)
+    age(tmp_path / "worker-0.prom", STALE_AFTER - 5)
     found = samples(merge(tmp_path, ["balancer", "worker-0", "worker-1"]))
     assert found["tradebal_up", (("unit", "balancer"),)] == 0
     assert found["tradebal_up", (("unit", "worker-0"),)] == 1

@@ -19,13 +19,13 @@ from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 import tradebal
-from tradebal import figures
 from tradebal.config import Config
 from tradebal.errors import UserError
-from tradebal.metrics import STALE_AFTER, read_texts
+from tradebal.monitoring import figures
+from tradebal.monitoring.publish import STALE_AFTER, read_texts
 from tradebal.systemd.notify import Notifier
 
-log = logging.getLogger("tradebal.exporter")
+log = logging.getLogger("tradebal.monitoring.exporter")
 
 _CLIENT_TIMEOUT = 5.0
 """Seconds that a client may take from connecting to having its answer."""

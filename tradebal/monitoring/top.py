@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tradebal import figures
 from tradebal.errors import UserError
-from tradebal.figures import Figures, Rates
-from tradebal.view import size, sparkline
+from tradebal.monitoring import figures
+from tradebal.monitoring.figures import Figures, Rates
+from tradebal.monitoring.view import size, sparkline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
-from tradebal import metrics
+from tradebal.monitoring import publish
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ _READ = (
 def read(directory: Path) -> Figures | None:
     """Read the figures from a system's metrics directory; None where no balancer has published."""
     at = published(directory)
-    units = metrics.read(directory, _READ)
+    units = publish.read(directory, _READ)
     balancer = units.get("balancer")
     if balancer is None or not at:
         return None
-    oldest = time.time() - metrics.STALE_AFTER
+    oldest = time.time() - publish.STALE_AFTER
     routed = _by_shard(balancer, "tradebal_shard_trades_total")
     fifo = _by_shard(balancer, "tradebal_shard_fifo_bytes")
     capacity = _by_shard(balancer, "tradebal_shard_fifo_capacity_bytes")
@@ -151,11 +151,11 @@ def read(directory: Path) -> Figures | None:
     build = _labels(balancer, "tradebal_build_info")
     return Figures(
         at=at,
-        connected=metrics.value(balancer, "tradebal_connected") == 1,
-        routed=int(metrics.value(balancer, "tradebal_trades_total")),
-        received_bytes=int(metrics.value(balancer, "tradebal_received_bytes_total")),
-        rejects=int(metrics.value(balancer, "tradebal_rejects_total")),
-        highest=metrics.value(balancer, "tradebal_batch_rate_highest"),
+        connected=publish.value(balancer, "tradebal_connected") == 1,
+        routed=int(publish.value(balancer, "tradebal_trades_total")),
+        received_bytes=int(publish.value(balancer, "tradebal_received_bytes_total")),
+        rejects=int(publish.value(balancer, "tradebal_rejects_total")),
+        highest=publish.value(balancer, "tradebal_batch_rate_highest"),
         shards=tuple(
             ShardFigures(
                 int(routed[shard]),
@@ -175,13 +175,13 @@ def read(directory: Path) -> Figures | None:
         router=build.get("router", ""),
         tls=build.get("tls", ""),
         state=_labels(balancer, "tradebal_connection_state").get("state", ""),
-        live_since=metrics.value(balancer, "tradebal_connected_timestamp_seconds"),
-        last_data=metrics.value(balancer, "tradebal_last_data_timestamp_seconds"),
-        disconnects=int(metrics.value(balancer, "tradebal_disconnects_total")),
-        gap_seconds=metrics.value(balancer, "tradebal_upstream_gap_seconds_total"),
-        last=metrics.value(balancer, "tradebal_batch_rate_last"),
-        highest_minute=metrics.value(balancer, "tradebal_batch_rate_highest_minute"),
-        lowest_minute=metrics.value(balancer, "tradebal_batch_rate_lowest_minute"),
+        live_since=publish.value(balancer, "tradebal_connected_timestamp_seconds"),
+        last_data=publish.value(balancer, "tradebal_last_data_timestamp_seconds"),
+        disconnects=int(publish.value(balancer, "tradebal_disconnects_total")),
+        gap_seconds=publish.value(balancer, "tradebal_upstream_gap_seconds_total"),
+        last=publish.value(balancer, "tradebal_batch_rate_last"),
+        highest_minute=publish.value(balancer, "tradebal_batch_rate_highest_minute"),
+        lowest_minute=publish.value(balancer, "tradebal_batch_rate_lowest_minute"),
         lags=tuple(
             (float(sample.labels["le"]), int(sample.value))
             for family in balancer
@@ -233,7 +233,7 @@ def published(directory: Path) -> float:
 def _written(directory: Path, unit: str) -> float:
     """Return when the unit published, in seconds since the epoch; 0: never."""
     try:
-        return (directory / f"{unit}{metrics.SUFFIX}").stat().st_mtime
+        return (directory / f"{unit}{publish.SUFFIX}").stat().st_mtime
     except OSError:
         return 0.0
 

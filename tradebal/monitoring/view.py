@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tradebal.figures import Figures, Rates
+from tradebal.monitoring.figures import Figures, Rates
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from tests.system import System
 from tests.test_system import Numbered, provider
-from tradebal import figures, metrics, top
 from tradebal.errors import UserError
-from tradebal.figures import Figures, Rates, ShardFigures, quantile
+from tradebal.monitoring import figures, publish, top
+from tradebal.monitoring.figures import Figures, Rates, ShardFigures, quantile
 
 LARGE = Figures(
     at=1e9,
@@ -134,7 +134,7 @@ def test_figures_of_a_unit_that_has_stopped_are_marked(tmp_path):
     (tmp_path / "worker-0.prom").write_text('tradebal_worker_trades_total{shard="0"} 4\n')
     now = figures.read(tmp_path)
     assert (now.up, now.shards[0].up, now.shards[0].handled) == (True, True, 4)
-    long_ago = time.time() - metrics.STALE_AFTER - 5
+    long_ago = time.time() - publish.STALE_AFTER - 5
     os.utime(tmp_path / "worker-0.prom", (long_ago, long_ago))
     assert not figures.read(tmp_path).shards[0].up
     os.utime(tmp_path / "balancer.prom", (long_ago, long_ago))

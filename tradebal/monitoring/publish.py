@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-log = logging.getLogger("tradebal.metrics")
+log = logging.getLogger("tradebal.monitoring.publish")
 
 SUFFIX = ".prom"
 

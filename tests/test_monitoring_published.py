@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from tests.system import System
 from tests.test_system import Numbered, provider
 from tests.waiting import until
-from tradebal import metrics
+from tradebal.monitoring import publish
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "build_metrics.py"
 
@@ -94,7 +94,7 @@ def test_what_went_through_is_told_to_the_last_trade(tmp_path, documentation):
         assert families["tradebal_batch_rate"].type == "histogram"
 
         def value(name, **labels):
-            return metrics.value(families.values(), name, **labels)
+            return publish.value(families.values(), name, **labels)
 
         assert value("tradebal_trades_total") == value("tradebal_shard_trades_total") == 20_000
         assert value("tradebal_batch_rate_count") == value("tradebal_batch_bytes_count") == 20_000 // 8192

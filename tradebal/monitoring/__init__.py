@@ -1,0 +1,1 @@
+"""How processes publish metrics, and how these are read, served and drawn."""
