@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests import waiting
-from tradebal import config, places
+from tradebal import config
 from tradebal.config import Config, Feed, Metrics, Overflow, Shards
 from tradebal.errors import UserError
-from tradebal.units import units, written
+from tradebal.run import places
+from tradebal.run.processes import units, written
 
 
 def free_port():
@@ -182,7 +183,7 @@ while not pathlib.Path(sys.argv[1] + "-end").exists():
 SUPERVISE = """
 import sys
 from tradebal.commands.run import supervise
-from tradebal.supervisor import Supervisor, Unit
+from tradebal.run.supervisor import Supervisor, Unit
 units = [Unit("u", (sys.executable, "-c", *sys.argv[2:]), stop_timeout=600)]
 sys.exit(supervise(Supervisor(units), echo=float(sys.argv[1])))
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import waiting
-from tradebal.supervisor import State, Supervisor, Unit
+from tradebal.run.supervisor import State, Supervisor, Unit
 
 BLOCKED = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT}); "
 """Holds a signal back until the script waits for it, so that it can't come too early."""
@@ -253,7 +253,7 @@ def test_units_end_orderly_when_the_supervisor_is_killed(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from tests.test_run_supervisor import wait_for_term
-from tradebal.supervisor import Supervisor, Unit
+from tradebal.run.supervisor import Supervisor, Unit
 from pathlib import Path
 supervisor = Supervisor([Unit("u", wait_for_term("u", Path({str(log)!r})))])
 supervisor.start()

@@ -10,9 +10,9 @@ import pytest
 from tests.system import System
 from tests.tls_peers import client, message, stay
 from tests.upstream import Authority, accept_upgrade, feed, owner, raw_server, read_request
-from tradebal import checks
-from tradebal.checks import Level
 from tradebal.errors import UserError
+from tradebal.run import checks
+from tradebal.run.checks import Level
 from tradebal.tls import kernel
 from tradebal.upstream.encryption import Encryption
 from tradebal.upstream.link import Link, Phase

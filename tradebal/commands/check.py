@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tradebal.checks import Level, findings
 from tradebal.cli import add_config_argument
 from tradebal.config import dump, load_config
+from tradebal.run.checks import Level, findings
 from tradebal.systemd.log import wants_colour
 from tradebal.upstream.profiles import resolve
 

@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     import trustme  # noqa: F401 (say at once what is missing, not after the simulator failed)
     import websockets  # noqa: F401
 
-    from tradebal.demo import Demo
     from tradebal.monitoring.view import PictureView, View, open_view
+    from tradebal.run.demo import Demo
     from tradebal.systemd import log
 
     log.setup("demo", logging.WARNING)

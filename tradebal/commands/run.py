@@ -9,14 +9,14 @@ import signal
 import socket
 import time
 
-from tradebal.checks import Level, check_lock
 from tradebal.cli import add_config_argument
 from tradebal.config import Config, load_config, override
 from tradebal.errors import UserError
-from tradebal.places import for_this_user
-from tradebal.supervisor import Supervisor
+from tradebal.run.checks import Level, check_lock
+from tradebal.run.places import for_this_user
+from tradebal.run.processes import units, written
+from tradebal.run.supervisor import Supervisor
 from tradebal.systemd import log
-from tradebal.units import units, written
 
 _EPILOG = """\
 Ctrl-C or SIGTERM stops the balancer first, then the workers, once they have read what is left, then the

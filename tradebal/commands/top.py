@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _directory(args: argparse.Namespace) -> Path:
     """Return where the running system keeps its metrics: the configured place, else where `tradebal run` goes."""
     from tradebal.config import load_config
-    from tradebal.places import for_this_user
+    from tradebal.run.places import for_this_user
 
     config = load_config(args)
     if not config.metrics_directory.is_dir():

@@ -10,9 +10,9 @@ from collections import deque
 import pytest
 from rich.console import Console
 
-from tradebal.demo import Outcome
 from tradebal.monitoring.figures import Figures, Rates, ShardFigures, rates
 from tradebal.monitoring.view import _HISTORY, PictureView, PlainView, draw, size
+from tradebal.run.demo import Outcome
 
 GOOD = Outcome(
     sent=1000,

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from tradebal import checks
-from tradebal.checks import Level
 from tradebal.config import Config, Feed, Metrics, Overflow, Shards, Worker
+from tradebal.run import checks
+from tradebal.run.checks import Level
 from tradebal.upstream.encryption import Encryption
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tradebal.config import Config, dump
-from tradebal.supervisor import Unit
+from tradebal.run.supervisor import Unit
 
 _BALANCER_STOP = 30.0
 """Seconds: it says good-bye to the provider, then gives slow workers time to read their FIFOs."""

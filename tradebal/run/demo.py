@@ -17,8 +17,8 @@ from tradebal.config import Config, Feed, Metrics, Overflow, Shards, Worker
 from tradebal.errors import UserError
 from tradebal.monitoring import figures
 from tradebal.monitoring.view import View
-from tradebal.supervisor import Supervisor, Unit
-from tradebal.units import units, written
+from tradebal.run.processes import units, written
+from tradebal.run.supervisor import Supervisor, Unit
 
 KEY = "demo"
 """What the simulated provider takes for a key; it is no secret."""

@@ -21,8 +21,8 @@ from tradebal.config import Config, feed_key
 from tradebal.config.kinds import write_size
 from tradebal.errors import UserError
 from tradebal.market.symbols import universe
-from tradebal.places import for_this_user, nearest_existing
 from tradebal.router.symbols import shard_of
+from tradebal.run.places import for_this_user, nearest_existing
 from tradebal.stream import pipes
 from tradebal.tls import kernel
 from tradebal.upstream.encryption import Encryption
