@@ -20,9 +20,9 @@ from tradebal.errors import UserError
 from tradebal.market import sessions
 from tradebal.market.certificate import ThrowAwayAuthority
 from tradebal.market.dialogue import CoinbaseDialogue, Dialogue, MassiveDialogue
+from tradebal.market.playback import Block, Prepared, frame
 from tradebal.market.server import Manners, Provider, SentLog
 from tradebal.market.stocks import StockTape
-from tradebal.market.tape import Block, Prepared, frame
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from tests.system import KEY, System
 from tests.waiting import until
 from tradebal.market.certificate import ThrowAwayAuthority
 from tradebal.market.dialogue import MassiveDialogue
+from tradebal.market.playback import Block, Prepared, frame
 from tradebal.market.server import Manners, Provider
-from tradebal.market.tape import Block, Prepared, frame
 
 SYMBOLS = [b"AAPL", b"MSFT", b"SPY", b"BRK.B", b"TSLA", b"F", b"NVDA", b"QQQ"]
 

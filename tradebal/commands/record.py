@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record until a signal or a limit; returns the exit status: 1 if no login ever succeeded."""
     from tradebal.config import feed_key, load_config
-    from tradebal.market.record import Recorder
+    from tradebal.recordings.recorder import Recorder
 
     config = load_config(args)
     log.setup("record")

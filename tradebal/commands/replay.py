@@ -76,9 +76,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal, or with --once until a client had the whole tape; returns the exit status."""
     from tradebal.market.certificate import ThrowAwayAuthority
-    from tradebal.market.importers import open_source
-    from tradebal.market.replay import Between, ReplayTape, dialogue_of, rule_of
     from tradebal.market.server import Manners, Provider
+    from tradebal.recordings.importers import open_source
+    from tradebal.recordings.replay import Between, ReplayTape, dialogue_of, rule_of
 
     if args.since is not None and args.until is not None and args.until <= args.since:
         raise UserError("--until must be later in the day than --from", code=2)

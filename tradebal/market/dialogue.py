@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from tradebal.market.tape import Wanted
+from tradebal.market.playback import Wanted
 
 POLICY_VIOLATION = 1008
 """The close code that goes with every refusal (RFC 6455, section 7.4.1)."""

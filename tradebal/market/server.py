@@ -41,7 +41,7 @@ from websockets.server import ServerProtocol
 
 from tradebal.errors import UserError
 from tradebal.market.dialogue import POLICY_VIOLATION, Dialogue
-from tradebal.market.tape import Block, Chunk, Tape, frame
+from tradebal.market.playback import Block, Chunk, Tape, frame
 
 _log = logging.getLogger(__name__)
 _protocol_log = logging.getLogger("tradebal.market.protocol")

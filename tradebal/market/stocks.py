@@ -11,9 +11,9 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 
+from tradebal.market.playback import Block, Wanted, frame
 from tradebal.market.sessions import FULL_FRAME, Session, trades_per_frame
 from tradebal.market.symbols import Symbol, universe
-from tradebal.market.tape import Block, Wanted, frame
 from tradebal.market.trades import Template, TradeMaker, tails, times
 
 TICK = 0.002

@@ -12,8 +12,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tradebal.market import recording
-from tradebal.market.recording import Contents, Header, Kind, Reader, Record, RecordingError, Writer
+import tradebal.recordings.format as recording
+from tradebal.recordings.format import Contents, Header, Kind, Reader, Record, RecordingError, Writer
 from tradebal.router.interface import Rule
 
 HEADER = Header("massive", "wss://socket.massive.com/stocks", "2026-01-05T14:29:58.120Z", ("T.*",))
@@ -136,7 +136,7 @@ def test_what_was_flushed_survives_a_kill(tmp_path: Path, suffix: str) -> None:
     program = """
 import os, signal, sys
 from pathlib import Path
-from tradebal.market.recording import Header, Kind, Writer
+from tradebal.recordings.format import Header, Kind, Writer
 writer = Writer(Path(sys.argv[1]), Header("massive", "ws://x/", "now"))
 for n in range(3):
     writer.write(n, Kind.TEXT, b"kept")
@@ -324,7 +324,7 @@ def test_a_file_that_can_grow_no_more_is_a_clear_error_and_keeps_what_it_has(tmp
     program = """
 import random, resource, sys
 from pathlib import Path
-from tradebal.market.recording import Header, Kind, RecordingError, Writer
+from tradebal.recordings.format import Header, Kind, RecordingError, Writer
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 try:
     with Writer(Path(sys.argv[1]), Header("massive", "ws://x/", "now")) as writer:

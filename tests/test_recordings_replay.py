@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradebal.market.dialogue import AlpacaDialogue, Dialogue, KrakenDialogue, MassiveDialogue
-from tradebal.market.importers import CSV_HEADER, open_source
-from tradebal.market.recording import Header, Kind, Record, Writer
-from tradebal.market.replay import Between, ReplayTape, dialogue_of, rule_of
+from tradebal.market.playback import frame
 from tradebal.market.server import Manners, Provider
-from tradebal.market.sift import Sift
-from tradebal.market.tape import frame
+from tradebal.recordings.format import Header, Kind, Record, Writer
+from tradebal.recordings.importers import CSV_HEADER, open_source
+from tradebal.recordings.replay import Between, ReplayTape, dialogue_of, rule_of
+from tradebal.recordings.sift import Sift
 from tradebal.router.interface import EventKind, Rule, Status
 from tradebal.router.pure import Router
 from tradebal.upstream.profiles import COINBASE, KRAKEN, MASSIVE

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from tradebal.config import Feed
 from tradebal.errors import UserError
 from tradebal.market.dialogue import DIALOGUES, AlpacaDialogue, Dialogue, MassiveDialogue
-from tradebal.market.importers import Message, Source, new_york, open_source
-from tradebal.market.sift import Sift
-from tradebal.market.tape import Block, Chunk, Prepared, frame
+from tradebal.market.playback import Block, Chunk, Prepared, frame
+from tradebal.recordings.importers import Message, Source, new_york, open_source
+from tradebal.recordings.sift import Sift
 from tradebal.router.interface import Rule
 from tradebal.upstream.profiles import PROFILES, resolve
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tradebal.market.recording import MAX_PAYLOAD
+from tradebal.recordings.format import MAX_PAYLOAD
 from tradebal.router import make_router
 from tradebal.router.interface import Event, EventKind, Rule, Status
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from tradebal.config import Feed, Secret
-from tradebal.market.recording import FLUSH_INTERVAL, Header, Kind, Writer, utc_now
-from tradebal.market.sift import Sift
-from tradebal.market.tape import frame
+from tradebal.market.playback import frame
+from tradebal.recordings.format import FLUSH_INTERVAL, Header, Kind, Writer, utc_now
+from tradebal.recordings.sift import Sift
 from tradebal.router import make_router, warn_if_slow
 from tradebal.router.frames import BINARY
 from tradebal.router.interface import Event, EventKind, Status

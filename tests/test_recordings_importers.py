@@ -13,9 +13,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebal.market import importers
-from tradebal.market.importers import EXCHANGES, Message, Source, open_source
-from tradebal.market.recording import Header, Kind, RecordingError, Writer
+from tradebal.recordings import importers
+from tradebal.recordings.format import Header, Kind, RecordingError, Writer
+from tradebal.recordings.importers import EXCHANGES, Message, Source, open_source
 
 DAY = date(2013, 10, 7)
 HEADER = importers.CSV_HEADER.decode() + "\n"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tradebal.errors import UserError
-from tradebal.market.recording import MAX_HEADER, MAX_PAYLOAD, Contents, Kind, Reader, RecordingError
+from tradebal.recordings.format import MAX_HEADER, MAX_PAYLOAD, Contents, Kind, Reader, RecordingError
 from tradebal.router.frames import BINARY, TEXT
 from tradebal.router.interface import Rule
 

@@ -19,11 +19,11 @@ from websockets.sync.server import ServerConnection, serve
 from tests.waiting import until
 from tradebal.config import Feed, Secret
 from tradebal.market.certificate import ThrowAwayAuthority
-from tradebal.market.importers import open_source
-from tradebal.market.record import Recorder
-from tradebal.market.recording import Kind, Reader, Record, RecordingError
-from tradebal.market.replay import ReplayTape, dialogue_of, rule_of
 from tradebal.market.server import Manners, Provider
+from tradebal.recordings.format import Kind, Reader, Record, RecordingError
+from tradebal.recordings.importers import open_source
+from tradebal.recordings.recorder import Recorder
+from tradebal.recordings.replay import ReplayTape, dialogue_of, rule_of
 
 KEY = "k3y-never-to-be-seen"
 LOGIN = [
