@@ -44,7 +44,10 @@ def main() -> int:
         if not ensured:
             _pip_from_pypi(python)
     print(f"installing tradebal[{arguments.extras}] and what it needs from PyPI", flush=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade-strategy", "eager"]
+    # Debian 12's pip (23.0) installs what has no wheel, sdnotify, by setup.py, without the list of its files that the
+    # packages are made from; a build as PEP 517 describes it writes that list.
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--use-pep517"]
+    install += ["--upgrade-strategy", "eager"]
     project = f".[{arguments.extras}]" if arguments.extras else "."
     # setuptools calls its own support of extensions in pyproject.toml experimental, at length, at each build.
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
