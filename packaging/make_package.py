@@ -176,8 +176,9 @@ def _time_of_source() -> int:
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
     asked = ["git", "-C", str(SOURCE), "log", "-1", "--format=%ct"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return int(done.stdout) if done.returncode == 0 else int((SOURCE / "pyproject.toml").stat().st_mtime)
+    # An unpacked archive has no history, and a machine that unpacked one may have no git.
+    done = subprocess.run(asked, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    return int(done.stdout) if done and done.returncode == 0 else int((SOURCE / "pyproject.toml").stat().st_mtime)
 
 
 def _pip(*arguments: str | Path) -> None:
