@@ -73,6 +73,10 @@ class AlertError(TlsError):
     """The peer gave up, by an alert."""
 
 
+class RecordError(TlsError):
+    """A record isn't what the peer encrypted: it was changed, cut or made up on the way, or another one is missing."""
+
+
 class RekeyError(TlsError):
     """The peer has new keys, which the kernel can't take."""
 

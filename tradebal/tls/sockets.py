@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from tradebal.tls import kernel, keys, records
 from tradebal.tls.keys import Suite
 from tradebal.tls.memory import wipe
-from tradebal.tls.records import AlertError, ContentType, HandshakeType, RekeyError, TlsError
+from tradebal.tls.records import AlertError, ContentType, HandshakeType, RecordError, RekeyError, TlsError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -29,6 +29,32 @@ _MAX_PLAINTEXT = 1 << 14
 
 _WARNING = 1
 _REQUESTED = 1
+
+_BROKEN_RECORD = frozenset(
+    {
+        # The names of OpenSSL's SSL_R_ codes, which stay when the wording of an error changes. From version 3.2 on the
+        # first stands for all of the others.
+        "RECORD_LAYER_FAILURE",
+        "BAD_RECORD_TYPE",
+        "DATA_LENGTH_TOO_LONG",
+        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC",
+        "ENCRYPTED_LENGTH_TOO_LONG",
+        "LENGTH_TOO_SHORT",
+        "PACKET_LENGTH_TOO_LONG",
+        "WRONG_VERSION_NUMBER",
+    }
+)
+
+
+def translate(error: ssl.SSLError) -> TlsError:
+    """Return what an error of OpenSSL's means once the handshake is done, in the terms of tradebal.tls.records."""
+    reason = error.reason or ""
+    if reason in _BROKEN_RECORD:
+        return RecordError("a TLS record that the peer didn't encrypt")
+    _, is_alert, name = reason.partition("_ALERT_")
+    if is_alert:
+        return AlertError(name.lower())
+    return TlsError((reason or "ended by the peer").replace("_", " ").lower())
 
 
 class TlsSocket(socket.socket):
@@ -173,12 +199,12 @@ class UserSocket(TlsSocket):
         self._taken = 0
         """Bytes of data in `_unsent` that `send` hasn't owned up to."""
         self._ended = False
-        self._error: ssl.SSLError | None = None
+        self._error: TlsError | None = None
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive what there is of decrypted bytes, many records at a time; 0 at the end of the stream.
 
-        `flags` must be 0. ssl.SSLError where the stream is broken, or the peer gives up.
+        `flags` must be 0. TlsError where the stream is broken, or the peer gives up.
         """
         assert not flags
         with memoryview(buffer) as whole, whole[: nbytes or len(whole)] as wanted:
@@ -221,7 +247,7 @@ class UserSocket(TlsSocket):
         except ssl.SSLEOFError:
             self._ended = True
         except ssl.SSLError as error:
-            self._ended, self._error = True, error
+            self._ended, self._error = True, translate(error)
         if self._outgoing.pending:  # an answer to a KeyUpdate, or an alert
             with contextlib.suppress(OSError):
                 self._flush()

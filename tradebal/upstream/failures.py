@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import websocket
 
 from tradebal.tls.handshake import DeclinedError
-from tradebal.tls.records import AlertError, RekeyError, TlsError
+from tradebal.tls.records import AlertError, RecordError, RekeyError, TlsError
 from tradebal.upstream.proxies import Proxy
 from tradebal.upstream.target import Target
 
@@ -123,20 +123,10 @@ def ended(error: OSError | None) -> Failure:
             return Failure("tls_rekey", f"the provider took {error}", "at_once")
         case AlertError():
             return Failure("tls_alert", f"the provider gave up by a TLS alert ({error})")
+        case RecordError() | OSError(errno=errno.EBADMSG | errno.EMSGSIZE | errno.EINVAL):  # the kernel's words for it
+            return Failure("tls_record", "a TLS record was broken: what came isn't what the provider encrypted")
         case TlsError():
             return Failure("tls", f"TLS failed ({error})")
-        case ssl.SSLError(reason=str(reason)) if "_ALERT_" in reason:
-            name = reason.partition("_ALERT_")[2].lower()
-            return Failure("tls_alert", f"the provider gave up by a TLS alert ({name})")
-        case (
-            ssl.SSLError(reason="DECRYPTION_FAILED_OR_BAD_RECORD_MAC")
-            | OSError(
-                errno=errno.EBADMSG | errno.EMSGSIZE | errno.EINVAL  # the last two: the kernel, of a header
-            )
-        ):
-            return Failure("tls_record", "a TLS record was broken: what came isn't what the provider encrypted")
-        case ssl.SSLError():
-            return Failure("tls", f"TLS failed ({_said(error)})")
         case OSError(errno=errno.ETIMEDOUT):
             return Failure("timeout", "the provider's host doesn't answer any more")
         case OSError(errno=errno.ECONNRESET | errno.EPIPE):
@@ -186,6 +176,9 @@ def _explain(
                 "for a private authority set feed.ca_file"
             )
             return "certificate", text, "slow", 0.0
+        case TlsError():
+            end = ended(error)
+            return end.reason, end.text, end.retry, 0.0
         case ssl.SSLError():
             text = f"TLS failed ({_said(error)}); if that port speaks no TLS, use ws:// in feed.url"
             return "tls", text, "normal", 0.0
