@@ -173,6 +173,13 @@ def _incoming() -> list:
             (f"time() - (tradebal_last_data_timestamp_seconds{{{ON}}} > 0)", "{{instance}}, last byte"),
         ),
         lines(
+            "Topics",
+            "Topics of the subscription, asked for and answered by the provider: one that it doesn't answer brings no "
+            "trades.",
+            "short",
+            (f"sum by (state) (tradebal_topics{{{ON}}})", "{{state}}"),
+        ),
+        lines(
             "Round trips",
             "To the provider and back: the kernel's smoothed figure for the connection, and our pings (sent "
             "only after 10 seconds of silence).",

@@ -127,7 +127,7 @@ def test_every_key_can_be_set():
         ('[shards]\ndirectory = "run"', 't.toml: shards.directory = "run": must be the absolute path of a directory'),
         ("[feed]\nconnect_timeout = nan", "t.toml: feed.connect_timeout = nan: must be a number of seconds "),
         ("[feed]\nping_interval = inf", "t.toml: feed.ping_interval = inf: must be a number of seconds "),
-        ('[feed]\nprofile = "polygon"', 't.toml: feed.profile = "polygon": must be one of "massive", '),
+        ('[feed]\nprofile = "finnhub"', 't.toml: feed.profile = "finnhub": must be one of "massive", '),
         ('[feed]\nsubscribe = "T.*"', 't.toml: feed.subscribe = "T.*": must be a list of non-empty strings, '),
         ("[feed]\nsubscribe = ['a', 1]", "t.toml: feed.subscribe[1] = 1: must be a non-empty string"),
         ('[worker]\nhandler = "Count"', 't.toml: worker.handler = "Count": must be package.module:Class, '),

@@ -412,6 +412,48 @@ def test_endless_answer_is_cut_off_by_the_same_timeout(caplog):
         assert gone.wait(20), "the connection must be let go of"
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("line", [b"X: y\r\n", b"x" * 1000], ids=["fields without end", "a line without end"])
+def test_headers_without_end_are_cut_off_at_64_kib(caplog, authority, tls, line):
+    sent = []
+
+    def endless(client):
+        read_request(client)
+        client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n")
+        sent.append(0)
+        with contextlib.suppress(OSError):
+            while True:
+                client.sendall(line)
+                sent[0] += len(line)
+
+    server = authority.server("127.0.0.1") if tls else None
+    with raw_server(endless, tls=server) as url, owner(url, connect_timeout=60.0, ca_file=authority.file) as it:
+        assert "more than 64 KiB of headers; check feed.url" in line_of_failure(caplog, it, "handshake")
+    assert sent[0] < 16 << 20, "no more than what the kernel's buffers take"
+
+
+def test_refusal_with_an_endless_body_is_cut_off_and_still_named_by_its_status(caplog):
+    def endless(client):
+        read_request(client)
+        client.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 999999999999\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                client.sendall(bytes(4096))
+
+    with raw_server(endless) as url, owner(url, connect_timeout=60.0) as it:
+        assert "HTTP status 503 Service Unavailable" in line_of_failure(caplog, it, "http_status")
+
+
+def test_sslkeylogfile_in_the_environment_is_ignored_and_cleared(caplog, authority, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with provider(massive, tls=authority.server("127.0.0.1")) as url, owner(url, ca_file=authority.file) as it:
+        (tmp_path / "keys").unlink(missing_ok=True)  # the server's context, which is the test's own, has made it
+        it.run_until(it.trades, "a trade")
+        assert not (tmp_path / "keys").exists()
+        assert "SSLKEYLOGFILE" not in os.environ
+    assert "SSLKEYLOGFILE in the environment is ignored" in caplog.text
+
+
 def test_unreadable_ca_file_is_refused_before_any_try(tmp_path):
     with pytest.raises(UserError, match="No such file"), owner("wss://x.test/", ca_file=tmp_path / "none.pem"):
         pass

@@ -36,6 +36,13 @@ def test_massive_login_goes_step_by_step_and_trades_flow():
         assert it.happened == ["opened", "live"]
 
 
+def test_profile_polygon_logs_in_as_massive_and_the_log_says_so(caplog):
+    with provider(massive) as url, owner(url, "polygon") as it:
+        it.run_until(it.trades, "a trade")
+    assert "profile: polygon is understood as massive" in lines(caplog)
+    assert any("live: profile=massive" in line for line in lines(caplog))
+
+
 def test_the_key_is_not_sent_before_the_provider_greets():
     def silent(connection):
         with pytest.raises(TimeoutError):
@@ -76,6 +83,25 @@ def test_each_topic_is_awaited_and_trades_before_the_last_answer_are_routed():
         assert it.link.phase is Phase.LOGIN
         it.link.connection.send_text("go on")
         it.run_until_phase(Phase.LIVE)
+
+
+def test_one_unanswered_topic_of_several_does_not_cost_the_connection(caplog):
+    def forgetful(connection):
+        assert massive_login(connection) == ["T.MSFT", "T.NOSUCH"]
+        connection.send(status("success", "subscribed to: T.MSFT"))
+        connection.send(f"[{TRADE.decode()}]")
+        wait_for_close(connection)
+
+    topics = ("T.MSFT", "T.NOSUCH")
+    with provider(forgetful) as url, owner(url, subscribe=topics, login_timeout=60.0, ping_interval=600.0) as it:
+        it.run_until(it.trades, "a trade")
+        assert it.link.phase is Phase.LOGIN
+        it.advance(60)
+        it.run_until_phase(Phase.LIVE)
+        assert it.link.topics == (2, 1)
+        assert not it.losses()
+    (line,) = lines(caplog, logging.WARNING)
+    assert "unanswered=T.NOSUCH" in line
 
 
 def test_messages_that_nobody_waits_for_are_ignored():

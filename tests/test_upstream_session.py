@@ -14,7 +14,7 @@ from tradebal.router.interface import Rule
 from tradebal.upstream import proxies
 from tradebal.upstream.credentials import Credentials
 from tradebal.upstream.failures import REASONS
-from tradebal.upstream.profiles import PROFILES, as_text, resolve
+from tradebal.upstream.profiles import ALIASES, PROFILES, as_text, resolve
 from tradebal.upstream.session import Outcome, Session
 
 
@@ -42,9 +42,48 @@ def test_deadline_moves_on_with_each_answer_and_goes_when_live():
     it.message(status("auth_success"), 107.0)
     it.message(status("success"), 108.0)
     assert it.deadline() == 118.0
-    assert "1 of 2 topics answered" in it.expired().text
+    assert it.topics == (2, 1)
     assert it.message(status("success"), 109.0) == Outcome(live=True)
     assert it.deadline() is None
+
+
+def subscribed(topic):
+    return status("success", f"subscribed to: {topic}")
+
+
+def test_topic_that_is_never_answered_costs_a_warning_that_names_it_and_not_the_others(caplog):
+    it = session_of(Feed(subscribe=("T.A", "T.TYPO", "T.B")))
+    it.opened(0.0)
+    for message in (status("connected"), status("auth_success"), subscribed("T.A"), subscribed("T.B")):
+        it.message(message, 1.0)
+    assert not it.live
+    assert it.expired(11.0) == Outcome(live=True)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "asked=3 answered=2 unanswered=T.TYPO:" in line
+    assert it.deadline() is None
+    assert it.topics == (3, 2)
+    it.message(subscribed("T.TYPO"), 20.0)
+    assert it.topics == (3, 3), "a late answer counts"
+
+
+def test_login_without_any_answered_topic_fails():
+    it = session_of(Feed(subscribe=("T.A", "T.B")))
+    it.opened(0.0)
+    it.message(status("connected"), 1.0)
+    it.message(status("auth_success"), 1.0)
+    assert it.expired(11.0).failure.reason == "login_timeout"
+
+
+def test_topics_that_change_on_a_live_connection_are_counted_as_they_are_answered():
+    it = session_of(Feed(subscribe=("T.A", "T.B")))
+    it.opened(0.0)
+    for message in (status("connected"), status("auth_success"), subscribed("T.A,T.B")):
+        it.message(message, 1.0)
+    assert it.live, "one answer may name them all"
+    it.ask_for(("T.B", "T.C", "T.D"))
+    assert it.topics == (3, 1)
+    it.message(subscribed("T.D"), 2.0)
+    assert it.topics == (3, 2)
 
 
 JSON = st.recursive(
@@ -133,7 +172,13 @@ def test_trouble_after_login_is_judged_by_its_kind():
 
 
 def test_configuration_and_profiles_know_the_same_names():
-    assert {*PROFILES, "custom"} == set(CONFIGURED)
+    assert {*PROFILES, *ALIASES, "custom"} == set(CONFIGURED)
+    assert set(ALIASES.values()) <= set(PROFILES)
+
+
+def test_polygon_is_massive_under_its_former_name():
+    assert resolve(Feed(profile="polygon")) == resolve(Feed(profile="massive"))
+    assert resolve(Feed(profile="polygon", url="wss://socket.polygon.io/crypto")).subscribe == ("XT.*",)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

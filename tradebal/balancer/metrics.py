@@ -201,6 +201,14 @@ class BalancerCollector(Collector):
         yield CounterMetricFamily(
             "tradebal_connects", "Connections that got as far as being subscribed.", link.connects
         )
+        topics = GaugeMetricFamily(
+            "tradebal_topics",
+            "Topics of the subscription: asked for, and answered by the provider on the present connection.",
+            labels=["state"],
+        )
+        for name, count in zip(("asked", "answered"), link.topics, strict=True):
+            topics.add_metric([name], count)
+        yield topics
         disconnects = CounterMetricFamily(
             "tradebal_disconnects", "Connections lost and tries that failed, by reason.", labels=["reason"]
         )

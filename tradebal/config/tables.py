@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from tradebal.config import kinds
 
-PROFILES = ("massive", "alpaca", "coinbase", "kraken", "custom")
+PROFILES = ("massive", "polygon", "alpaca", "coinbase", "kraken", "custom")
 
 
 _MIB = 1 << 20

@@ -8,10 +8,9 @@ import os
 import socket
 import threading
 
-import websocket
-
 from tradebal import __version__
 from tradebal.upstream import failures, proxies
+from tradebal.upstream.answer import BoundedWebSocket
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.failures import Failure
 from tradebal.upstream.target import Target
@@ -32,7 +31,7 @@ class Connector:
         self._done = False
         self._result: Connection | Failure | None = None
         self._proxy: proxies.Proxy | None = None
-        self._websocket = websocket.WebSocket(sslopt={"context": target.tls} if target.tls else None)
+        self._websocket = BoundedWebSocket(sslopt={"context": target.tls} if target.tls else None)
 
     def start(self) -> None:
         """Begin in the background."""
@@ -49,7 +48,7 @@ class Connector:
             return result
 
     def cancel(self) -> None:
-        """Let go of everything but a connection already taken from `result`, and end what still goes on."""
+        """Let go of everything but a connection already taken from `result`, and end what is still under way."""
         with self._lock:
             if self._cancelled:
                 return
@@ -105,8 +104,8 @@ class Connector:
             header=[f"{name}: {text}" for name, text in headers.items()],
             **proxies.options(self._proxy),
         )
-        sock = self._websocket.sock
-        assert sock is not None
+        assert self._websocket.sock is not None
+        sock = self._websocket.sock.sock
         answered = self._websocket.headers or {}
         for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
             if name in answered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -23,6 +24,9 @@ class Encryption:
     def __init__(self, mode: Tls, ca_file: Path | None) -> None:
         """Prepare what every connection needs; UserError (code 2) where `ca_file` can't be used."""
         self.mode = mode
+        # Python's default context would write the secrets of every session to that file.
+        if os.environ.pop("SSLKEYLOGFILE", None) is not None:
+            _LOG.warning("tls: SSLKEYLOGFILE in the environment is ignored: it would give away the feed key")
         self._authorities = _read(ca_file) if ca_file else None
         try:
             self.context()

@@ -19,6 +19,7 @@ import websocket
 
 from tradebal.tls.handshake import DeclinedError
 from tradebal.tls.records import AlertError, RecordError, RekeyError, TlsError
+from tradebal.upstream.answer import MAX_HEAD, AnswerTooLongError
 from tradebal.upstream.proxies import Proxy
 from tradebal.upstream.target import Target
 
@@ -170,6 +171,11 @@ def _explain(
             )
         case websocket.WebSocketBadStatusException():
             return _bad_status(error.status_code, error.resp_headers or {})
+        case AnswerTooLongError(status=int(status)):
+            return _bad_status(status, {})
+        case AnswerTooLongError():
+            text = f"the answer to the opening handshake has more than {MAX_HEAD >> 10} KiB of headers; check feed.url"
+            return "handshake", text, "slow", 0.0
         case ssl.SSLCertVerificationError():
             text = (
                 f"its certificate isn't trusted ({error.verify_message}); check feed.url and this machine's clock; "

@@ -158,6 +158,11 @@ class Link:
         return self.connection.tls if self.connection is not None else "none"
 
     @property
+    def topics(self) -> tuple[int, int]:
+        """Topics that the present connection was asked for, and how many the provider has answered."""
+        return self._session.topics if self._session is not None else (len(self._topics), 0)
+
+    @property
     def connected(self) -> bool:
         """Whether login and subscription are through."""
         return self.phase is Phase.LIVE
@@ -180,6 +185,8 @@ class Link:
 
     def start(self, now: float) -> None:
         """Begin the first try."""
+        if self._feed.profile != self.profile.name:
+            _LOG.info("profile: %s is understood as %s", self._feed.profile, self.profile.name)
         if self._keyed and self._target.tls is None and not proxies.is_loopback(self._target.host):
             _LOG.warning("the key travels unencrypted: url=%s; use wss:// if the provider offers it", self._shown)
         self._connect(now)
@@ -355,6 +362,8 @@ class Link:
         if self.connection is None or self.phase is not Phase.LIVE:
             return
         before, now = self._topics, self.profile.subscribe
+        if self._session is not None:
+            self._session.ask_for(now)
         for template, topics in (
             (self.profile.add, [topic for topic in now if topic not in before]),
             (self.profile.remove, [topic for topic in before if topic not in now]),
@@ -385,9 +394,7 @@ class Link:
     def _watch(self, connection: Connection, session: Session, now: float) -> None:
         answer = session.deadline()
         if answer is not None and now >= answer:
-            connection.send_close(1000)
-            self._lost(session.expired(), now)
-            self._closing(now)
+            self._apply(session.expired(now), now)
         elif now >= self._silence_ends():
             if self._pinged is None:
                 connection.send_ping()

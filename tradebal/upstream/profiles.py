@@ -218,6 +218,8 @@ KRAKEN = Profile(
 )
 
 PROFILES = {profile.name: profile for profile in (MASSIVE, ALPACA, COINBASE, KRAKEN)}
+ALIASES = {"polygon": "massive"}
+"""Other names of profiles: Polygon.io is called Massive since October 2025."""
 
 
 def resolve(feed: Feed) -> Profile:
@@ -231,7 +233,7 @@ def resolve(feed: Feed) -> Profile:
         if not feed.url:
             raise UserError('feed.profile "custom" has no URL of its own: set feed.url', code=2)
         return replace(_custom(feed.custom), url=feed.url, subscribe=feed.subscribe)
-    profile = PROFILES[feed.profile]
+    profile = PROFILES[ALIASES.get(feed.profile, feed.profile)]
     url = feed.url or profile.url
     segments = urlsplit(url).path.split("/")
     for variant in profile.variants:

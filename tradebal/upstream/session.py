@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -39,6 +40,9 @@ class Session:
 
     `timeout` is in seconds, from each step of the exchange to the provider's next answer; `now` is any monotonic clock.
     A message that nobody waits for is ignored: providers add new ones (Coinbase's overview says to expect it).
+
+    Where a provider answers each topic by itself, one that it never answers costs `timeout` and a warning, not the
+    others: the session is live with those that were answered.
     """
 
     def __init__(self, profile: Profile, credentials: Credentials, timeout: float) -> None:
@@ -47,6 +51,9 @@ class Session:
         self._timeout = timeout
         self._step = 0
         self._answers = 0
+        self._asked = tuple(profile.subscribe)
+        self._unnamed = set(profile.subscribe)
+        """Topics that no answer has named."""
         self._deadline: float | None = None
         self._last = ""
         self._warned: tuple[Trouble, float] | None = None
@@ -70,6 +77,8 @@ class Session:
             if _matches(value, trouble.fields) and (not trouble.contains or trouble.contains in _text(value).lower()):
                 return self._trouble(trouble, value, now)
         if self.live:
+            if any(step.each_topic and _matches(value, step.expect) for step in self._profile.steps):
+                self._answered(value)
             self._ignored(data)
             return _NOTHING
         self._last = self._credentials.show(_text(value))
@@ -78,33 +87,71 @@ class Session:
             self._ignored(data)
             return _NOTHING
         _LOG.info("login: step=%d/%d answer=%s", self._step + 1, len(self._profile.steps), self._last)
-        self._answers += 1
-        if step.each_topic and self._answers < len(self._profile.subscribe):
-            self._deadline = now + self._timeout
-            return _NOTHING
-        send = (self._credentials.message(step.send),) if step.send else ()
-        self._step += 1
-        self._answers = 0
-        after = self._advance(now)
-        return Outcome(send + after.send, after.live)
+        if step.each_topic:
+            self._answered(value)
+            if self._answers < len(self._asked) and self._unnamed:
+                self._deadline = now + self._timeout
+                return _NOTHING
+        return self._complete(now)
 
     def deadline(self) -> float | None:
         """Return when `expired` has something to say; None once live."""
         return self._deadline
 
-    def expired(self) -> Failure:
-        """Say what was waited for, once the deadline has passed."""
+    def expired(self, now: float) -> Outcome:
+        """Take it that no further answer comes, once the deadline has passed."""
         step = self._profile.steps[self._step]
-        awaited = ", ".join(f"{key}={value}" for key, value in step.expect.items())
         if step.each_topic and self._answers:
-            awaited += f" ({self._answers} of {len(self._profile.subscribe)} topics answered)"
+            unanswered = [topic for topic in self._asked if topic in self._unnamed]
+            _LOG.warning(
+                "subscribe: asked=%d answered=%d unanswered=%s: the provider didn't answer for %g s; live without; "
+                "check feed.subscribe",
+                len(self._asked),
+                self._answers,
+                self._credentials.show(",".join(unanswered), 1000),
+                self._timeout,
+            )
+            return self._complete(now)
+        awaited = ", ".join(f"{key}={value}" for key, value in step.expect.items())
         heard = f"the last message was {self._last}" if self._last else "nothing was received"
-        return Failure(
+        failure = Failure(
             "login_timeout",
             f"no answer for {self._timeout:g} s in step {self._step + 1} of the login, which waits for {awaited}; "
             f"{heard}; "
             "check feed.profile, feed.url and feed.subscribe, or allow more time by feed.login_timeout",
         )
+        return Outcome(failure=failure)
+
+    @property
+    def topics(self) -> tuple[int, int]:
+        """Topics that were asked for, and how many of them the provider has answered.
+
+        Where it answers all of them at once, that counts for each.
+        """
+        if any(step.each_topic for step in self._profile.steps):
+            return len(self._asked), min(self._answers, len(self._asked))
+        return len(self._asked), len(self._asked) if self.live else 0
+
+    def ask_for(self, topics: Sequence[str]) -> None:
+        """Note that the live connection's topics are these from now on."""
+        before = set(self._asked)
+        answered = before - self._unnamed
+        self._asked = tuple(topics)
+        self._unnamed = {topic for topic in topics if topic not in answered}
+        self._answers = len(self._asked) - len(self._unnamed)
+
+    def _answered(self, value: object) -> None:
+        """Count an answer to a topic, which most providers name somewhere in it."""
+        self._answers += 1
+        self._unnamed.difference_update(word for text in _strings(value) for word in (text, *_WORDS.split(text)))
+
+    def _complete(self, now: float) -> Outcome:
+        """End the present step, and begin what follows it."""
+        step = self._profile.steps[self._step]
+        send = (self._credentials.message(step.send),) if step.send else ()
+        self._step += 1
+        after = self._advance(now)
+        return Outcome(send + after.send, after.live)
 
     def _advance(self, now: float) -> Outcome:
         send: list[str] = []
@@ -140,6 +187,22 @@ class Session:
     def _ignored(self, data: bytes) -> None:
         if _LOG.isEnabledFor(logging.DEBUG):
             _LOG.debug("message ignored: %s", self._credentials.show(data))
+
+
+_WORDS = re.compile(r"[\s,]+")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Give every string in a decoded JSON value."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for inner in value.values():
+                yield from _strings(inner)
+        case list():
+            for inner in value:
+                yield from _strings(inner)
 
 
 def _matches(value: Mapping[str, object], fields: Mapping[str, str]) -> bool:
