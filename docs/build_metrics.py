@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tradebal.balancer import fifos
 from tradebal.balancer.metrics import BalancerCollector
+from tradebal.balancer.outlet import Outlet, Outlets
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.samples import Samples
 from tradebal.balancer.stats import StatsLines
@@ -25,6 +26,7 @@ from tradebal.monitoring import exporter
 from tradebal.monitoring.publish import Publisher
 from tradebal.router.interface import Sample
 from tradebal.router.pure import Router
+from tradebal.stream.marks import MarkWriter, path_of
 from tradebal.upstream.link import Link
 from tradebal.worker.series import WorkerSeries
 
@@ -97,21 +99,22 @@ def families() -> list[Family]:
     """Return every metric of a system with one shard, as its exporter would serve it."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        pipes = fifos.create(place, 1, 65536)
+        (pipe,) = fifos.create(place, 1, 65536)
         samples = Samples(b"sym", "t")
         samples.add(Sample(int(1e18 * 4), 0, 0, b'{"sym":"SPY"}'), 1)
         samples.top = lambda _second: [("SPY", 1)]  # type: ignore[method-assign]
-        overflow = Overflow(1, "ndjson", announce=True)
         link = Link(Feed(), Secret("none"), None)  # type: ignore[arg-type]
-        balancer = BalancerCollector(
-            Router(1, link.profile.rule), link, pipes, [overflow], StatsLines(print), Watch(), samples, "ndjson"
-        )
+        router = Router(1, link.profile.rule)
+        outlet = Outlet(router, pipe, Overflow(1, "ndjson", announce=True), MarkWriter(path_of(place, 0)))
+        outlets = Outlets(router, [outlet], drop=True, keeps=False)
+        balancer = BalancerCollector(router, link, outlets, StatsLines(print), Watch(), samples, "ndjson")
         Publisher(balancer.register(), place, "balancer").publish()
         registry = CollectorRegistry()
         WorkerSeries(registry, "worker-0", "t")
         Publisher(registry, place, "worker-0", {"shard": "0"}).publish()
         text = exporter.merge(place, ["balancer", "worker-0"])
-        fifos.remove(pipes)
+        outlet.close()
+        fifos.remove([pipe])
     return [_family(metric) for metric in text_string_to_metric_families(text)]
 
 

@@ -6,15 +6,14 @@ import platform
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import tradebal
-from tradebal.balancer.fifos import Fifo
-from tradebal.balancer.overflow import Overflow
+from tradebal.balancer.outlet import Outlets
 from tradebal.balancer.samples import Samples
 from tradebal.balancer.stats import StatsLines
 from tradebal.balancer.unread import UnreadAge
@@ -49,8 +48,7 @@ class BalancerCollector(Collector):
         self,
         router: Router,
         link: Link,
-        fifos: Sequence[Fifo],
-        overflows: Sequence[Overflow],
+        outlets: Outlets,
         stats: StatsLines,
         watch: Watch,
         samples: Samples,
@@ -59,13 +57,12 @@ class BalancerCollector(Collector):
         """Read from these whenever collected."""
         self._router = router
         self._link = link
-        self._fifos = fifos
-        self._overflows = overflows
+        self._outlets = outlets
         self._stats = stats
         self._watch = watch
         self._samples = samples
         self._overhead = OVERHEAD[framing]
-        self._ages = [UnreadAge() for _ in fifos]
+        self._ages = [UnreadAge() for _ in outlets]
 
     def register(self) -> CollectorRegistry:
         """Put the collector into a registry of its own."""
@@ -258,12 +255,13 @@ class BalancerCollector(Collector):
             "How long the oldest byte that the shard's worker has not handled has waited, in seconds, to within the "
             "time between two writes of these figures; 0 where it keeps up.",
         )
-        by_shard = zip(self._fifos, self._router.shard_counters(), self._overflows, self._ages, strict=True)
-        for fifo, counted, waiting, ages in by_shard:
+        by_shard = zip(self._outlets, self._router.shard_counters(), self._ages, strict=True)
+        for outlet, counted, ages in by_shard:
+            fifo, waiting = outlet.fifo, outlet.overflow
             label = [str(fifo.shard)]
             in_fifo = fifo.unread()
-            length = counted.bytes + counted.trades * self._overhead + self._watch.injected + waiting.added
-            behind = in_fifo + waiting.size + len(self._router.pending(fifo.shard))
+            length = counted.bytes + counted.trades * self._overhead + outlet.injected + waiting.added
+            behind = in_fifo + outlet.waiting
             trades.add_metric(label, counted.trades)
             size.add_metric(label, counted.bytes)
             dropped.add_metric(label, waiting.dropped)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
 import select
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +16,9 @@ from types import FrameType
 
 from tradebal.balancer import fifos
 from tradebal.balancer.handover import Handover, State
+from tradebal.balancer.intake import Intake, make_intake
 from tradebal.balancer.metrics import BalancerCollector
+from tradebal.balancer.outlet import Outlet, Outlets
 from tradebal.balancer.overflow import Overflow
 from tradebal.balancer.rejects import Rejects
 from tradebal.balancer.reload import Reload, compare
@@ -30,17 +30,18 @@ from tradebal.config import Config, Secret
 from tradebal.errors import UserError
 from tradebal.monitoring.publish import Publisher
 from tradebal.router import make_router, warn_if_slow
-from tradebal.router.interface import EventKind, Sample, Status
+from tradebal.router.interface import EventKind, Status
 from tradebal.stream import framing
 from tradebal.stream.framing import OVERHEAD
 from tradebal.stream.gap import Gap
 from tradebal.stream.marks import MarkWriter, path_of
 from tradebal.systemd import events
-from tradebal.systemd.log import Limited, level_of, open_journal
+from tradebal.systemd.log import level_of, open_journal
 from tradebal.systemd.notify import Notifier
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
 from tradebal.upstream.profiles import resolve
+from tradebal.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 
@@ -83,19 +84,9 @@ class Balancer:
         self._lock = fifos.DirectoryLock(config.shards.directory)
         self._notifier = Notifier()
         self._handover = Handover(self._notifier, config.shards.framing)
-        self._stalled: set[int] = set()
-        # Before there are FIFOs, so that no worker looks for them in vain.
-        directory = config.shards.directory
-        self._marks = [MarkWriter(path_of(directory, shard)) for shard in range(config.shards.count)]
-        parked = self._handover.fifos
-        self._fifos = fifos.create(directory, config.shards.count, config.shards.pipe_size, parked)
-        for surplus in range(len(self._fifos), max(parked, default=0) + 1):
-            self._handover.forget_fifo(surplus)
-        self._overflows = [self._prepare(fifo) for fifo in self._fifos]
-        self._handover.drop_surplus()
+        self._outlets = self._make_outlets()
         if self._handover.before:
             self._take_over(self._handover.before)
-        self._drop = config.overflow.when_full == "drop"
         self._rejects = Rejects(_writable(config.overflow.directory))
         own = open_journal(sys.stdout)
         self._journal = JournalLines(own) if own else None
@@ -107,8 +98,7 @@ class Balancer:
         collector = BalancerCollector(
             self._router,
             self._link,
-            self._fifos,
-            self._overflows,
+            self._outlets,
             self._stats,
             self._watch,
             self._samples,
@@ -116,16 +106,29 @@ class Balancer:
         )
         self._publisher = Publisher(collector.register(), config.metrics_directory, "balancer")
         self._today = Today(self._handover.state.day, self._handover.state.day_trades)
-        self._dropping = Limited(_log, per_second=1)
-        self._filling = Limited(_log, per_second=10)
-        self._wake, self._waker = socket.socketpair()
-        self._wake.setblocking(False)
-        self._waker.setblocking(False)
+        self._wakeup = Wakeup()
         self._next_tick = self._next_status = 0.0
+        self._intake: Intake | None = None
         self._more = False
         self._stop_signal = 0
 
-    def _prepare(self, fifo: fifos.Fifo) -> Overflow:
+    def _make_outlets(self) -> Outlets:
+        config, handover = self._config, self._handover
+        directory = config.shards.directory
+        # Before there are FIFOs, so that no worker looks for them in vain.
+        marks = [MarkWriter(path_of(directory, shard)) for shard in range(config.shards.count)]
+        parked = handover.fifos
+        made = fifos.create(directory, config.shards.count, config.shards.pipe_size, parked)
+        for surplus in range(len(made), max(parked, default=0) + 1):
+            handover.forget_fifo(surplus)
+        outlets = [
+            Outlet(self._router, fifo, self._make_overflow(fifo), of_shard)
+            for fifo, of_shard in zip(made, marks, strict=True)
+        ]
+        handover.drop_surplus()
+        return Outlets(self._router, outlets, drop=config.overflow.when_full == "drop", keeps=handover.keeps)
+
+    def _make_overflow(self, fifo: fifos.Fifo) -> Overflow:
         """Have the shard's FIFO outlive this process, and what waits for it from an earlier one go first."""
         if fifo.fd != self._handover.fifos.get(fifo.shard):
             self._handover.forget_fifo(fifo.shard)
@@ -140,9 +143,6 @@ class Balancer:
         )
         if overflow.size:
             _log.info("overflow: shard=%d took over=%d bytes", fifo.shard, overflow.size)
-            self._stalled.add(fifo.shard)
-        else:
-            self._router.set_output(fifo.shard, fifo.fd)
         return overflow
 
     def _take_over(self, before: State) -> None:
@@ -160,35 +160,35 @@ class Balancer:
         if self._config.shards.gap_records:
             gap = Gap("restart", before.heard_ns or time.time_ns(), time.time_ns(), None)
             mark += framing.encode(gap.to_record(), self._config.shards.framing)
-        for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
-            self._router.set_output(fifo.shard, -1)
-            overflow.put(memoryview(mark), 0, drop=False)
-            self._stalled.add(fifo.shard)
+        for outlet in self._outlets:
+            outlet.prepend(mark)
 
     def run(self) -> int:
         """Route until SIGTERM or SIGINT; returns the exit status."""
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(
+            (signal.SIGTERM, signal.SIGINT), self._on_signal
+        )
         if self._reread is not None:
-            signal.signal(signal.SIGHUP, self._on_hangup)
-        try:
-            self._publisher.publish()
-            self._handover.save()
-            self._tell_status(time.monotonic())  # there when `systemctl start` returns
-            self._notifier.ready()
-            self._link.start(time.monotonic())
-            while not self._stop_signal:
-                self._turn()
-                if self._reload_asked:
-                    self._reload()
-            self._stop()
-        finally:
-            signal.set_wakeup_fd(-1)
-            self._close()
-            self._wake.close()
-            self._waker.close()
+            handlers[signal.SIGHUP] = self._on_hangup
+        with self._wakeup.signals(handlers):
+            try:
+                self._route()
+            finally:
+                self._close()  # within: a second signal must not end the process here
+        self._wakeup.close()
         return 0
+
+    def _route(self) -> None:
+        self._publisher.publish()
+        self._handover.save()
+        self._tell_status(time.monotonic())  # there when `systemctl start` returns
+        self._notifier.ready()
+        self._link.start(time.monotonic())
+        while not self._stop_signal:
+            self._turn()
+            if self._reload_asked:
+                self._reload()
+        self._stop()
 
     # What the link tells (tradebal.upstream.link.Listener)
 
@@ -206,13 +206,7 @@ class Balancer:
         if not self._config.shards.gap_records:
             return
         record = Gap("disconnect", from_ns, until_ns, None).to_record()
-        for fifo in self._fifos:
-            if not self._router.inject(fifo.shard, record):  # only a stalled shard's staging can be that full
-                self._to_overflow(fifo.shard)
-                self._router.inject(fifo.shard, record)
-        self._watch.injected += len(record) + OVERHEAD[self._config.shards.framing]
-        self._router.flush()
-        self._note_stalls()
+        self._outlets.inject(record, len(record) + OVERHEAD[self._config.shards.framing])
 
     def closed(self) -> None:
         """Stop reading."""
@@ -246,9 +240,9 @@ class Balancer:
         self._link.reconfigure(config.feed)
         if "shards.pin" in reload.taken:
             self._router.set_pins(_pins(config))
-        self._drop = config.overflow.when_full == "drop"
-        for overflow in self._overflows:
-            overflow.reconfigure(announce=config.shards.gap_records)
+        self._outlets.drop = config.overflow.when_full == "drop"
+        for outlet in self._outlets:
+            outlet.overflow.reconfigure(announce=config.shards.gap_records)
         self._stats.silent = not config.log.statistics
         self._next_tick = 0.0
         _log.info("reloaded: taken_over=%s", ",".join(reload.taken) or "nothing", extra=events.RELOADED())
@@ -266,9 +260,9 @@ class Balancer:
         now = time.monotonic()
         self._notifier.alive()
         self._keep_time(now)
-        paused = self._paused()
+        paused = self._outlets.blocked
         poller = select.poll()
-        poller.register(self._wake, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
         connection = self._link.connection
         source = connection.fileno() if connection is not None else -1
         for fd, mask in self._link.fds():
@@ -276,15 +270,14 @@ class Balancer:
             events = (select.POLLIN if reading else 0) | (select.POLLOUT if mask & selectors.EVENT_WRITE else 0)
             if events:
                 poller.register(fd, events)
-        for shard in self._stalled:
-            poller.register(self._fifos[shard].fd, select.POLLOUT)
+        for outlet in self._outlets.stalled:
+            poller.register(outlet.fifo.fd, select.POLLOUT)
         until = min(self._next_tick, self._next_status, self._link.next_deadline())
         timeout = 0.0 if self._more and not paused else max(0.0, until - now)
         ready = {fd for fd, _ in poller.poll(math.ceil(timeout * 1000))}
-        if self._wake.fileno() in ready:
-            self._wake.recv(4096)
-        for shard in [shard for shard in self._stalled if self._fifos[shard].fd in ready]:
-            self._drain(shard)
+        if self._wakeup.fileno() in ready:
+            self._wakeup.take()
+        self._outlets.drain(lambda outlet: outlet.fifo.fd in ready)
         now = time.monotonic()
         if paused:
             self._link.on_data(now, self._router.counters().trades)  # not reading is our choice, not its silence
@@ -293,39 +286,17 @@ class Balancer:
         self._link.tick(time.monotonic())
 
     def _turn_ns(self) -> int:
-        return _STALLED_TURN_NS if self._stalled else _TURN_NS
-
-    def _paused(self) -> bool:
-        """Whether when_full = "block" holds up the whole market for a full shard."""
-        return not self._drop and any(overflow.full for overflow in self._overflows)
+        return _STALLED_TURN_NS if self._outlets.stalled else _TURN_NS
 
     def _receive(self) -> None:
         """Take in what the provider has sent, for a turn at most, and write it to the FIFOs."""
         deadline = time.monotonic_ns() + self._turn_ns()
-        self._more = aside = False
+        self._more = False
         while (connection := self._link.connection) is not None:
+            if self._intake is None or self._intake.connection is not connection:
+                self._intake = make_intake(self._router, connection, self._pump)
             reads = self._router.counters().reads
-            drained = closed = False
-            error: OSError | None = None
-            if aside or connection.tls == "user":
-                aside = False
-                try:
-                    while (space := self._router.space()) and not closed:
-                        count = connection.receive_into(space)
-                        self._router.received(count)
-                        closed = not count
-                except BlockingIOError:
-                    drained = True
-                except OSError as failure:
-                    error = failure
-                status = self._pump(-1)
-            else:
-                status = self._pump(connection.fileno())
-                drained = status is Status.INPUT
-                if connection.tls == "kernel":
-                    # recv fails at a record that holds no data, and poll may be silent about one that changes the key.
-                    aside = drained or (status is Status.ERROR and self._router.errno == errno.EIO)
-                    drained = False
+            step = self._intake.receive()
             self._add_batches()
             counters = self._router.counters()
             if counters.reads > reads:
@@ -334,36 +305,27 @@ class Balancer:
                 break
             if counters.reads > reads:
                 self._link.on_data(time.monotonic(), counters.trades)
-            if error is not None or closed or status is Status.CLOSED or (status is Status.ERROR and not aside):
-                if status is Status.ERROR:
-                    error = OSError(self._router.errno, os.strerror(self._router.errno))
-                self._link.on_closed(time.monotonic(), error)
+            if step.ended:
+                self._link.on_closed(time.monotonic(), step.error)
                 break
-            if drained and not (connection.tls == "user" and self._wait_for_more(connection, deadline)):
+            if step.drained and not (self._alone(connection) and self._intake.wait(self._wakeup.fileno(), deadline)):
                 break
-            if time.monotonic_ns() >= deadline or self._paused():
+            if time.monotonic_ns() >= deadline or self._outlets.blocked:
                 self._more = True
                 break
 
-    def _wait_for_more(self, connection: Connection, deadline_ns: int) -> bool:
-        """Wait until the provider sends more, as `pump` does; False where something else, or nothing, comes first."""
-        if self._stalled or connection.wants_write:
-            return False
-        poller = select.poll()
-        for fd in (connection.fileno(), self._wake.fileno()):
-            poller.register(fd, select.POLLIN)
-        left = max(0, deadline_ns - time.monotonic_ns())
-        return [fd for fd, _ in poller.poll(left / 1e6)] == [connection.fileno()]
+    def _alone(self, connection: Connection) -> bool:
+        """Whether only the connection is waited for: then waiting is cheaper, and ends sooner, outside the loop."""
+        return not connection.wants_write and not self._outlets.stalled
 
     def _pump(self, fd: int) -> Status:
         """Run the router until it has nothing for Python to decide."""
         router = self._router
-        # Waiting is cheaper, and ends sooner, in the router than in this loop, as long as nothing else is waited for.
         while True:
             connection = self._link.connection
-            alone = not self._stalled and connection is not None and not connection.wants_write
-            status = router.pump(fd, self._turn_ns(), self._wake.fileno() if alone else -1)
-            self._note_stalls()
+            alone = connection is not None and self._alone(connection)
+            status = router.pump(fd, self._turn_ns(), self._wakeup.fileno() if alone else -1)
+            self._outlets.note_stalls()
             if status is Status.EVENT:
                 event = router.event()
                 self._watch.event(event)
@@ -375,7 +337,7 @@ class Balancer:
                     if self._link.connection is not before or before is None:
                         return Status.INPUT
             elif status is Status.BLOCKED:
-                self._to_overflow(router.blocked)
+                self._outlets.spill(router.blocked)
             else:
                 return status
 
@@ -396,68 +358,7 @@ class Balancer:
     def _take_sample(self, trades: int) -> None:
         if (sample := self._router.sample()) is not None:
             self._samples.add(sample, trades)
-            self._mark(sample)
-
-    def _mark(self, sample: Sample) -> None:
-        """Have the worker that gets the sample's first trade know when it came."""
-        shard = sample.shard
-        overflow = self._overflows[shard]
-        self._marks[shard].mark(
-            self._fifos[shard].fd,
-            behind=sample.behind - overflow.size - len(self._router.pending(shard)),
-            edits=self._watch.injected + overflow.added,
-            time_ns=sample.time_ns,
-        )
-
-    # Full FIFOs
-
-    def _note_stalls(self) -> None:
-        self._stalled.update(self._router.stalled())
-        if self._handover.keeps:
-            # What waits in the router dies with this process, what is in the overflow doesn't.
-            for shard in self._stalled:
-                if len(self._router.pending(shard)):
-                    self._to_overflow(shard)
-
-    def _to_overflow(self, shard: int) -> None:
-        """Queue what is staged for the shard behind its full FIFO."""
-        waiting = self._router.pending(shard)
-        overflow = self._overflows[shard]
-        if not overflow.size and waiting:
-            self._filling.warning(
-                "overflow: shard=%d its FIFO is full; trades wait in memory",
-                shard,
-                extra=events.OVERFLOW_BEGAN(SHARD=shard),
-            )
-        lost = overflow.put(waiting, self._router.torn(shard), drop=self._drop)
-        count = len(waiting)
-        waiting.release()
-        self._router.sent(shard, count)
-        if lost:
-            self._dropping.error(
-                "overflow: shard=%d is full (limit=%d bytes); dropped=%d trades, in all=%d: its worker is too slow or "
-                "stopped",
-                shard,
-                self._config.overflow.limit,
-                lost,
-                overflow.dropped,
-                extra=events.DROPPED(SHARD=shard, DROPPED=lost),
-            )
-
-    def _drain(self, shard: int) -> None:
-        """Give a FIFO that has room again what waits for it, oldest first."""
-        fifo, overflow = self._fifos[shard], self._overflows[shard]
-        waited = overflow.size
-        if not overflow.drain(fifo.fd):
-            return
-        if waited:
-            self._filling.info(
-                "overflow: shard=%d its worker has caught up", shard, extra=events.OVERFLOW_ENDED(SHARD=shard)
-            )
-        self._stalled.discard(shard)
-        self._router.set_output(shard, fifo.fd)
-        self._router.flush()
-        self._note_stalls()
+            self._outlets[sample.shard].mark(sample)
 
     # Once a second, and at the end
 
@@ -469,8 +370,7 @@ class Balancer:
             self._publisher.publish_soon()
         if now >= self._next_status:
             self._next_status = now + _STATUS_INTERVAL
-            self._dropping.flush()
-            self._filling.flush()
+            self._outlets.flush_log()
             self._tell_status(now)
             self._note_state(ended=False)
 
@@ -494,13 +394,12 @@ class Balancer:
         while self._link.phase is not Phase.STOPPED and not self._stop_signal:
             self._turn()
         self._router.flush()
-        self._note_stalls()
+        self._outlets.note_stalls()
         deadline = time.monotonic() + _STOP_TIMEOUT
         while self._unread() and time.monotonic() < deadline and not self._stop_signal:
-            for shard in list(self._stalled):
-                self._drain(shard)
-            if select.select([self._wake], [], [], _STOP_POLL)[0]:
-                self._wake.recv(4096)
+            self._outlets.drain()
+            if select.select([self._wakeup], [], [], _STOP_POLL)[0]:
+                self._wakeup.take()
             self._notifier.alive()
             self._keep_time(time.monotonic())
 
@@ -508,8 +407,8 @@ class Balancer:
         """Bytes that would be lost if this process ended now, though a worker may yet take them."""
         return sum(
             # A FIFO that systemd keeps needs nobody to wait for its reader.
-            (0 if self._handover.keeps else fifo.unread()) + overflow.size + len(self._router.pending(fifo.shard))
-            for fifo, overflow in zip(self._fifos, self._overflows, strict=True)
+            (0 if self._handover.keeps else outlet.fifo.unread()) + outlet.waiting
+            for outlet in self._outlets
         )
 
     def _close(self) -> None:
@@ -517,51 +416,23 @@ class Balancer:
         self._add_batches()
         self._stats.finish()
         if self._handover.keeps:
-            self._leave()
+            self._outlets.leave()
+            self._note_state(ended=True)
         else:
-            self._lose()
+            self._outlets.lose()
         counters = self._router.counters()
         self._publisher.publish()
         _log.info("stopped: trades=%d rejects=%d", counters.trades, counters.rejects)
         if self._handover.keeps:
-            fifos.close([fifo.fd for fifo in self._fifos])
+            fifos.close([outlet.fifo.fd for outlet in self._outlets])
         else:
-            fifos.remove(self._fifos)
+            fifos.remove([outlet.fifo for outlet in self._outlets])
         self._handover.close()
-        for marks in self._marks:
-            marks.close()
+        for outlet in self._outlets:
+            outlet.close()
         self._rejects.close()
         self._notifier.close()
         self._lock.release()
-
-    def _leave(self) -> None:
-        """Bring everything to where the next balancer finds it."""
-        for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
-            if len(self._router.pending(fifo.shard)):
-                self._to_overflow(fifo.shard)
-            unread = fifo.unread()
-            if waiting := overflow.close():
-                _log.warning(
-                    "stop: shard=%d unread=%d bytes, waiting=%d bytes: left to the next start of the unit if this is "
-                    "a restart, else lost",
-                    fifo.shard,
-                    unread,
-                    waiting,
-                )
-        self._note_state(ended=True)
-
-    def _lose(self) -> None:
-        """Say what nobody took in time."""
-        for fifo, overflow in zip(self._fifos, self._overflows, strict=True):
-            if unread := fifo.unread():
-                _log.warning(
-                    "stop: shard=%d unread=%d bytes in its FIFO, which only a worker that has it open will read",
-                    fifo.shard,
-                    unread,
-                )
-            staged = len(self._router.pending(fifo.shard))
-            if lost := overflow.close() + staged:
-                _log.error("stop: shard=%d lost=%d bytes that its worker did not take in time", fifo.shard, lost)
 
 
 def _pins(config: Config) -> dict[bytes, int]:

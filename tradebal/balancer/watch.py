@@ -62,8 +62,6 @@ class Watch:
         """When bytes came last, CLOCK_REALTIME in nanoseconds; 0: never."""
         self.last_trade_ns = 0
         """When trades came last, likewise."""
-        self.injected = 0
-        """Bytes of our own records that were put into each shard's stream by the router, framing included."""
         self._trades = 0
 
     def add(self, batches: Iterable[Batch]) -> None:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import select
 import signal
-import socket
 import time
 
 from tradebal.cli import add_config_argument
@@ -17,6 +16,7 @@ from tradebal.run.places import for_this_user
 from tradebal.run.processes import units, written
 from tradebal.run.supervisor import Supervisor
 from tradebal.systemd import log
+from tradebal.wakeup import Wakeup
 
 _EPILOG = """\
 Ctrl-C or SIGTERM stops the balancer first, then the workers, once they have read what is left, then the
@@ -69,31 +69,23 @@ def supervise(supervisor: Supervisor, *, echo: float = _ECHO) -> int:
 
     A Ctrl-C that comes later than `echo` seconds after the first signal kills.
     """
-    wake, waker = socket.socketpair()
-    wake.setblocking(False)
-    waker.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-    old_fd = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    wakeup = Wakeup()
     try:
-        with supervisor:
-            _until_done(supervisor, wake, echo)
+        with wakeup.signals(dict.fromkeys(_SIGNALS, lambda *_: None)), supervisor:
+            _until_done(supervisor, wakeup, echo)
             return supervisor.wait() or 0
     finally:
-        signal.set_wakeup_fd(old_fd)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        wake.close()
-        waker.close()
+        wakeup.close()
 
 
-def _until_done(supervisor: Supervisor, wake: socket.socket, echo: float) -> None:
+def _until_done(supervisor: Supervisor, wakeup: Wakeup, echo: float) -> None:
     asked_at: float | None = None
     while True:
-        ready, _, _ = select.select([supervisor.fileno(), wake.fileno()], [], [])
+        ready, _, _ = select.select([supervisor.fileno(), wakeup.fileno()], [], [])
         if supervisor.fileno() in ready:
             return
         now = time.monotonic()
-        for number in wake.recv(64):
+        for number in wakeup.take():
             if number not in _SIGNALS:
                 continue
             name = signal.Signals(number).name

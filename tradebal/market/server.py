@@ -18,7 +18,6 @@ import csv
 import errno
 import logging
 import math
-import os
 import random
 import select
 import socket
@@ -42,6 +41,7 @@ from websockets.server import ServerProtocol
 from tradebal.errors import UserError
 from tradebal.market.dialogue import POLICY_VIOLATION, Dialogue
 from tradebal.market.playback import Block, Chunk, Tape, frame
+from tradebal.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 _protocol_log = logging.getLogger("tradebal.market.protocol")
@@ -308,7 +308,7 @@ class _Connection:
         self._protocol = ServerProtocol(max_size=1 << 20, logger=_protocol_log)
         self._fragments: list[bytes] = []
         self._asked: collections.deque[str] = collections.deque()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = Wakeup()
         self._wake_lock = threading.Lock()
         """Held by whoever writes to or closes the descriptor: its number may soon be another's."""
         self._over = False
@@ -337,8 +337,7 @@ class _Connection:
         """Have the connection's own thread do something: stop, abort or displaced. From any thread."""
         self._asked.append(what)
         with self._wake_lock:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+            self._wakeup.wake()
 
     # Life
 
@@ -356,8 +355,7 @@ class _Connection:
             self._sock.close()
             self._provider.release(self)
             with self._wake_lock:
-                os.close(self._wake)
-                self._wake = -1
+                self._wakeup.close()
             report = self.report
             report.dropped += sum(out.block.trades for out in self._out if out.block)
             self._out.clear()
@@ -380,7 +378,7 @@ class _Connection:
 
     def _serve(self) -> None:
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         self._deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
         while not self._over:
             now = time.monotonic()
@@ -391,8 +389,8 @@ class _Connection:
                 return
             poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._out else 0))
             for fd, _ in poll.poll(self._patience()):
-                if fd == self._wake:
-                    os.eventfd_read(fd)
+                if fd == self._wakeup.fileno():
+                    self._wakeup.take()
                 else:
                     self._receive()
             while self._asked:

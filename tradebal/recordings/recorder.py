@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import select
 import selectors
-import socket
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from tradebal.router.interface import Event, EventKind, Status
 from tradebal.systemd.log import Limited
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.link import Link, Phase
+from tradebal.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +69,7 @@ class Recorder:
         self._stopping = False
         self._ended = False
         self._more = False
-        self._wake, self._waker = socket.socketpair()
-        self._wake.setblocking(False)
-        self._waker.setblocking(False)
+        self._wakeup = Wakeup()
         self.messages = 0
         """Messages kept, without those of logins."""
         self.message_bytes = 0
@@ -93,9 +90,7 @@ class Recorder:
     def stop(self) -> None:
         """Have `run` say goodbye to the provider and return; from any thread or signal handler."""
         self._stopping = True
-        # Woken already, or at its end.
-        with contextlib.suppress(OSError):
-            self._waker.send(b"\0")
+        self._wakeup.wake()
 
     def run(self) -> None:
         """Record until stopped; RecordingError if the file can't take more (what it has is kept)."""
@@ -117,8 +112,7 @@ class Recorder:
         finally:
             self._ended = True
             self._link.close()
-            self._wake.close()
-            self._waker.close()
+            self._wakeup.close()
 
     # What the link tells (tradebal.upstream.link.Listener)
 
@@ -152,7 +146,7 @@ class Recorder:
     def _turn(self, now: float, next_progress: float) -> None:
         """Wait until something can be done, and do it."""
         poller = select.poll()
-        poller.register(self._wake, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
         for fd, mask in self._link.fds():
             reading = select.POLLIN if mask & selectors.EVENT_READ else 0
             poller.register(fd, reading | (select.POLLOUT if mask & selectors.EVENT_WRITE else 0))
@@ -162,8 +156,8 @@ class Recorder:
         timeout = 0.0 if self._more else max(0.0, until - now)
         connection = self._link.connection
         ready = {fd for fd, _ in poller.poll(math.ceil(timeout * 1000))}
-        if self._wake.fileno() in ready:
-            self._wake.recv(4096)
+        if self._wakeup.fileno() in ready:
+            self._wakeup.take()
         if connection is not None and (self._more or connection.fileno() in ready):
             self._receive(connection)
         self._link.tick(time.monotonic())

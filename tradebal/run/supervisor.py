@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from tradebal.wakeup import Wakeup
+
 _log = logging.getLogger(__name__)
 
 _FIRST_DELAY = 0.25
@@ -91,9 +93,9 @@ class Supervisor:
         self._children = [_Child(unit) for unit in units]
         self._poll = select.poll()
         self._by_pidfd: dict[int, _Child] = {}
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll.register(self._wake, select.POLLIN)
+        self._wakeup = Wakeup()
+        self._done = Wakeup()
+        self._poll.register(self._wakeup, select.POLLIN)
         self._stop_asked = False
         self._kill_asked = False
         self._status = 0
@@ -106,7 +108,7 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for an orderly stop, stage by stage; returns at once. May be called from a signal handler."""
         self._stop_asked = True
-        os.eventfd_write(self._wake, 1)
+        self._wakeup.wake()
 
     def kill(self) -> None:
         """Ask for SIGKILL to everything; returns at once. May be called from a signal handler."""
@@ -115,7 +117,7 @@ class Supervisor:
 
     def fileno(self) -> int:
         """Descriptor that is readable once all units have ended, for a caller's own poll."""
-        return self._done
+        return self._done.fileno()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until all units have ended; returns the exit status that the whole run deserves, None at the timeout.
@@ -134,8 +136,8 @@ class Supervisor:
         if self._thread.is_alive():
             self.kill()
             self._thread.join()
-        for fd in (self._wake, self._done):
-            os.close(fd)
+        for wakeup in (self._wakeup, self._done):
+            wakeup.close()
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -158,7 +160,7 @@ class Supervisor:
                 child.reap()
             raise
         finally:
-            os.eventfd_write(self._done, 1)
+            self._done.wake()
 
     def _turn(self) -> None:
         """Wait for a death, a request or a time, and do what it asks for."""
@@ -166,9 +168,8 @@ class Supervisor:
         times = [t for child in self._children for t in (child.start_at, child.kill_at) if t is not None]
         timeout = max(0.0, min(times) - now) * 1000 if times else None
         for fd, _ in self._poll.poll(timeout):
-            if fd == self._wake:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._wake)
+            if fd == self._wakeup.fileno():
+                self._wakeup.take()
             else:
                 self._ended(self._by_pidfd[fd])
         if self._stop_asked:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import socket
 import threading
 
@@ -14,6 +13,7 @@ from tradebal.upstream.answer import BoundedWebSocket
 from tradebal.upstream.connection import Connection
 from tradebal.upstream.failures import Failure
 from tradebal.upstream.target import Target
+from tradebal.wakeup import Wakeup
 
 
 class Connector:
@@ -25,7 +25,7 @@ class Connector:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = Wakeup()
         self._lock = threading.Lock()
         self._cancelled = False
         self._done = False
@@ -39,7 +39,7 @@ class Connector:
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when `result` has something; -1 after `cancel`."""
-        return self._wake
+        return self._wakeup.fileno()
 
     def result(self) -> Connection | Failure | None:
         """Return the open connection, whose owner the caller is from now on, or why there is none; None: not yet."""
@@ -53,8 +53,7 @@ class Connector:
             if self._cancelled:
                 return
             self._cancelled = True
-            os.close(self._wake)
-            self._wake = -1
+            self._wakeup.close()
             if isinstance(self._result, Connection):
                 self._result.close()
             elif not self._done and (sock := self._websocket.sock) is not None:
@@ -78,7 +77,7 @@ class Connector:
             self._done = True
             if not self._cancelled:
                 self._result = result
-                os.eventfd_write(self._wake, 1)
+                self._wakeup.wake()
                 return
         if isinstance(result, Connection):
             result.close()

@@ -25,6 +25,7 @@ from tradebal.systemd import events
 from tradebal.systemd.log import Limited
 from tradebal.systemd.notify import Notifier
 from tradebal.upstream.profiles import resolve
+from tradebal.wakeup import Wakeup
 from tradebal.worker.buffer import RecordBuffer
 from tradebal.worker.fifo import FifoReader
 from tradebal.worker.loading import describe, load_handler
@@ -76,7 +77,7 @@ class Worker:
         self._unseen = False  # whether there may be more in the FIFO than was looked at
         self._hung_up = False  # whether nobody has the FIFO open for writing any more
         self._last_read_ns = time.time_ns()
-        self._wake_fd = -1  # readable once a signal came
+        self._wakeup: Wakeup | None = None  # readable once a signal came
         self._stop_at: float | None = None  # monotonic time at which draining ends
         self._next_tick = self._next_publish = 0.0
         registry = CollectorRegistry()
@@ -154,8 +155,8 @@ class Worker:
     def _wait(self, seconds: float) -> None:
         """Wait for something new in the FIFO, its end, or a signal."""
         for fd, events_ in self._poll.poll(max(0.0, seconds)):
-            if fd == self._wake_fd:
-                os.read(fd, 512)
+            if self._wakeup is not None and fd == self._wakeup.fileno():
+                self._wakeup.take()
             else:
                 self._unseen = True
                 self._hung_up = bool(events_ & select.EPOLLHUP)
@@ -322,16 +323,11 @@ class Worker:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        receiver, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wake_fd = receiver
-        self._poll.register(receiver, select.EPOLLIN)
-        old_fd = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-        old = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        wakeup = Wakeup()
+        self._wakeup = wakeup
+        self._poll.register(wakeup, select.EPOLLIN)
         try:
-            yield
+            with wakeup.signals(dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._ask_to_stop)):
+                yield
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(old_fd)
-            os.close(receiver)
-            os.close(sender)
+            wakeup.close()
