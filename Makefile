@@ -27,6 +27,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	for file in $(filter %.c,$(CORE)); do \
+	    $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only $$file || exit 1; \
+	done
 
 bench: setup
 	@$(BIN)/pip install -q -e ".[bench]"

@@ -2,8 +2,8 @@
 
 python bench/instructions.py            (needs valgrind)
 
-Only core_process() is counted, that is: frames, UTF-8, JSON, symbols, and the copy into the shards' staging; no system
-calls. valgrind shows a processor without AVX-512, so that variant can't be counted.
+Only core_process() is counted, that is: frames, UTF-8, JSON, symbols, and the copy into the shards' staging; no
+system calls.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def _instructions(counts: Sequence[Count]) -> list[str]:
     return [
         "## Instructions a trade",
         f"In the C core, from received bytes to staged trades, counted by callgrind over {TRADES} trades and 8 shards; "
-        "no system calls. (valgrind has no AVX-512.)",
+        "no system calls.",
         table(["variant", *(f"{number} a frame" for number in frames)], rows),
     ]
 

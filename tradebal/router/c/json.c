@@ -1,8 +1,6 @@
 /* Finds where JSON values begin and end, by their structure alone. */
 #include "core.h"
 
-#include <stdlib.h>
-
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -729,111 +727,6 @@ AVX2 static inline bool begins_avx2(const u8 *text, const prefix *with)
 #define wide_begins begins_avx2
 #include "json_wide.h"
 
-#undef WIDE
-#undef WIDE_TARGET
-#undef wide_block
-#undef wide_load
-#undef wide_load_tail
-#undef wide_quotes
-#undef wide_brackets
-#undef wide_rare_masks
-#undef wide_sum
-#undef wide_none
-#undef wide_add
-#undef wide_plain
-#undef wide_places
-#undef wide_copy
-
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi2,avx2,bmi,bmi2,popcnt,pclmul")))
-
-AVX512 static inline __m512i load_avx512(const u8 *text)
-{
-    return _mm512_loadu_si512(text);
-}
-
-AVX512 static inline __m512i tail_avx512(const u8 *text, size_t size)
-{
-    return _mm512_mask_loadu_epi8(_mm512_set1_epi8(' '), (UINT64_C(1) << size) - 1, text);
-}
-
-AVX512 static inline void rare_avx512(__m512i block, wide_rare_bits *bits)
-{
-    bits->backslash = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('\\'));
-    bits->newline = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('\n'));
-    bits->high = _mm512_movepi8_mask(block);
-}
-
-AVX512 static inline uint64_t quotes_avx512(__m512i block)
-{
-    return _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8('"'));
-}
-
-AVX512 static inline uint64_t brackets_avx512(__m512i block)
-{
-    return _mm512_cmpeq_epi8_mask(_mm512_or_si512(block, _mm512_set1_epi8(BRACKET_FOLD)), _mm512_set1_epi8(0x7F));
-}
-
-/* As sum_avx2. */
-typedef struct {
-    __m512i byte, apart;
-} sum_avx512;
-
-AVX512 static inline sum_avx512 none_avx512(void)
-{
-    const sum_avx512 sum = {_mm512_set1_epi8(0x7F), _mm512_set1_epi8(0x7F)};
-    return sum;
-}
-
-AVX512 static inline sum_avx512 add_avx512(sum_avx512 sum, __m512i block)
-{
-    sum.byte = _mm512_min_epi8(sum.byte, block);
-    sum.apart = _mm512_min_epu8(sum.apart, _mm512_xor_si512(block, _mm512_set1_epi8('\\')));
-    return sum;
-}
-
-AVX512 static inline bool plain_avx512(sum_avx512 sum)
-{
-    return !(_mm512_cmplt_epi8_mask(sum.byte, _mm512_set1_epi8(0x20)) | _mm512_testn_epi8_mask(sum.apart, sum.apart));
-}
-
-AVX512 static inline uint32_t *places_avx512(uint32_t *to, uint32_t at, uint64_t bits)
-{
-    static const u8 numbers[64] = {
-        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
-        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
-    };
-    const int64_t count = _mm_popcnt_u64(bits);
-    const __m512i found = _mm512_maskz_compress_epi8(bits, _mm512_loadu_si512(numbers));
-    const __m512i base = _mm512_set1_epi32((int)at);
-    /* 16 at once, whether they are there or not; a block that has more is none of trades. */
-    _mm512_storeu_si512(to, _mm512_add_epi32(base, _mm512_cvtepu8_epi32(_mm512_castsi512_si128(found))));
-    if (__builtin_expect(count > 16, 0))
-        places_one_by_one(to, at, bits);
-    return to + count;
-}
-
-AVX512 static inline void copy_avx512(u8 *to, const u8 *from)
-{
-    _mm512_storeu_si512(to, _mm512_loadu_si512(from));
-}
-
-#define WIDE(name) avx512_##name
-#define WIDE_TARGET AVX512
-#define wide_block __m512i
-#define wide_load load_avx512
-#define wide_load_tail tail_avx512
-#define wide_quotes quotes_avx512
-#define wide_brackets brackets_avx512
-#define wide_rare_masks rare_avx512
-#define wide_sum sum_avx512
-#define wide_none none_avx512
-#define wide_add add_avx512
-#define wide_plain plain_avx512
-#define wide_places places_avx512
-#define wide_copy copy_avx512
-#include "json_wide.h"
-
 #elif defined(__aarch64__)
 
 typedef struct {
@@ -935,7 +828,6 @@ static inline bool plain_neon(uint8x16_t sum)
 
 static const json_variant variants[] = {
 #if defined(__x86_64__)
-    VARIANT(avx512),
     VARIANT(avx2),
     VARIANT(sse2),
 #elif defined(__aarch64__)
@@ -954,14 +846,9 @@ const json_variant *json = &variants[VARIANTS - 1];
 static bool machine_has(const char *name)
 {
 #if defined(__x86_64__)
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-                      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
-                      __builtin_cpu_supports("pclmul");
     if (!strcmp(name, "avx2"))
-        return avx2;
-    if (!strcmp(name, "avx512"))
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vbmi2");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+               __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("pclmul");
 #endif
     (void)name;
     return true;
