@@ -1,6 +1,8 @@
 """The queue behind a full FIFO: in order, bounded, whole records, and exact about what it dropped."""
 
+import contextlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -55,14 +57,79 @@ def test_what_waits_comes_out_whole_and_in_order_however_often_the_fifo_fills(pi
     assert overflow.dropped == 0
 
 
+def used():
+    """Bytes of memory that this process's overflow files take."""
+    held = 0
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the directory
+            if "tradebal-overflow" in str(fd.readlink()):
+                held += os.fstat(int(fd.name)).st_blocks * 512
+    return held
+
+
 def test_memory_is_given_back_while_it_drains(pipe):
+    read, write = pipe
     overflow = Overflow(1 << 30, "ndjson", announce=False)
     data = b"x" * 99 + b"\n"
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    overflow.put(memoryview(data * 400_000), 0, drop=True)  # 40 MB: three segments
-    assert len(list(Path("/proc/self/fd").iterdir())) == before + 3
-    assert pour(overflow, *pipe) == data * 400_000
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    overflow.put(memoryview(data * 400_000), 0, drop=True)
+    highest = used()
+    assert highest >= 40_000_000
+    received = bytearray()
+    while len(received) < 20_000_000:
+        assert not overflow.drain(write)
+        received += read_all(read)
+    assert used() < highest - 16_000_000
+    received += pour(overflow, read, write)
+    assert bytes(received) == data * 400_000
+    assert used() == 0
+
+
+def test_a_full_fifo_needs_no_descriptor_that_may_not_be_granted(pipe):
+    overflow = Overflow(1 << 30, "ndjson", announce=False)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        assert overflow.put(memoryview(b"x" * 99 + b"\n"), 0, drop=True) == 0
+        assert overflow.put(memoryview((b"x" * 99 + b"\n") * 400_000), 0, drop=True) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(pour(overflow, *pipe)) == 40_000_100
+
+
+def test_memory_that_is_not_granted_is_a_limit_counted_and_announced(pipe):
+    overflow = Overflow(1 << 30, "ndjson", announce=True)
+    records = numbered(0, 1000)
+    encoded = [framing.encode(record, "ndjson") for record in records]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    end = b'"end"}\n'
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(b"".join(encoded[:500])) + len(end) + 10, before[1]))
+    try:
+        assert overflow.put(memoryview(b"".join(encoded[:500])), 0, drop=True) == 0
+        assert overflow.put(memoryview(end + b"".join(encoded[500:700])), len(end), drop=True) == 200
+        assert overflow.put(memoryview(b"".join(encoded[700:])), 0, drop=True) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert overflow.dropped == 500
+    lines = pour(overflow, *pipe).splitlines()
+    assert lines[:500] == records[:500]
+    assert lines[500] == end.rstrip()
+    assert gap.parse(lines[501]).trades == 500
+    assert len(lines) == 502
+
+
+def test_what_a_killed_process_left_is_read_on_by_another(pipe):
+    read, write = pipe
+    first = Overflow(1 << 30, "ndjson", announce=False)
+    data = b"".join(framing.encode(record, "ndjson") for record in numbered(0, 20_000))
+    first.put(memoryview(data), 0, drop=True)
+    assert not first.drain(write)
+    received = read_all(read)
+    fd = first._files[0].fd
+    second = Overflow(1 << 30, "ndjson", announce=False, left={1: os.dup(fd)})
+    assert second.size == len(data) - len(received)
+    assert received + pour(second, read, write) == data
+    third = Overflow(1 << 30, "ndjson", announce=False, left={1: os.dup(fd)})
+    assert third.size == 0
 
 
 @pytest.mark.parametrize("record_framing", ["ndjson", "length32"])

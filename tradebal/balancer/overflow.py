@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections import deque
@@ -13,10 +14,16 @@ from tradebal.stream import framing
 from tradebal.stream.framing import Framing
 from tradebal.stream.gap import Gap
 
-_SEGMENT = 16 << 20
-"""Bytes in one memory file; memory goes back to the system in steps of this size."""
+_RETURNED = 16 << 20
+"""Bytes that are drained before their memory goes back to the system. A power of two above any page's size, so that no
+page is cut: the FIFO may still refer to it."""
 _STEP = 1 << 20
 """Bytes moved into the FIFO by one splice call."""
+
+_PUNCH_HOLE = 0x02 | 0x01
+"""FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE (fallocate(2))."""
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class Keeper(Protocol):
@@ -30,20 +37,24 @@ class Keeper(Protocol):
 
 
 @dataclass
-class _Segment:
-    """A memory file. Its size and position say what is in it, so that they can be read again by another process."""
+class _File:
+    """A memory file. Its size and position say what is in it, so that another process can read it on."""
 
     number: int
     fd: int
     written: int = 0
     drained: int = 0
+    returned: int = 0
+    """Bytes at its beginning whose memory the system has back."""
 
 
 class Overflow:
     """One shard's queue behind its FIFO.
 
-    Bytes wait in anonymous memory files, from which splice(2) moves them into the FIFO without a copy through this
-    process. What is beyond the limit is dropped, newest first, in whole records, and counted exactly.
+    Bytes wait in one anonymous memory file, from which splice(2) moves them into the FIFO without a copy through this
+    process. It is made at once and kept, so that a full FIFO never needs a descriptor that may not be granted. What is
+    beyond the limit, or beyond the memory that is granted, is dropped, newest first, in whole records, and counted
+    exactly.
     """
 
     def __init__(
@@ -59,6 +70,8 @@ class Overflow:
         """Queue up to `limit` bytes; with `announce`, a gap record stands where records were dropped.
 
         `keeper` is told of each memory file; `left` are those of an earlier process, oldest first, by number.
+
+        Raises OSError where no memory file can be made.
         """
         self.limit = limit
         """Bytes that may wait."""
@@ -66,14 +79,14 @@ class Overflow:
         self._announce = announce
         self._shard = shard
         self._keeper = keeper
-        self._segments = deque(
-            _Segment(number, fd, os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_CUR))
-            for number, fd in (left or {}).items()
-        )
-        self._number = max(left or {}, default=0)
+        self._files = deque(_opened(number, fd) for number, fd in (left or {}).items())
+        if not self._files:
+            self._files.append(_File(1, os.memfd_create("tradebal-overflow")))
+            if keeper:
+                keeper.park_overflow(shard, 1, self._files[-1].fd)
         self._gap_from_ns = 0
         self._gap_records = 0
-        self.size = sum(segment.written - segment.drained for segment in self._segments)
+        self.size = sum(file.written - file.drained for file in self._files)
         """Bytes waiting."""
         self.dropped = 0
         """Records dropped since the start."""
@@ -96,14 +109,20 @@ class Overflow:
         taken, a little beyond the limit if need be.
         """
         if not drop or self.size + len(data) <= self.limit:
-            self._end_gap()
-            self._append(data)
+            try:
+                self._end_gap()
+                self._append(data)
+            except OSError:  # no more memory is granted: as if the limit were here
+                return self._drop(data, torn, 0)
             return 0
-        # The torn record's end must follow its beginning, or the FIFO's reader loses its place.
         room = max(0, self.limit - self.size - torn)
-        fitting = framing.split(bytes(data[torn : torn + room]), self._framing)[0]
+        return self._drop(data, torn, framing.split(bytes(data[torn : torn + room]), self._framing)[0])
+
+    def _drop(self, data: memoryview, torn: int, fitting: int) -> int:
+        """Queue the first `torn` + `fitting` bytes, drop the records behind them; returns how many these are."""
         if fitting:
             self._end_gap()
+        # The torn record's end must follow its beginning, or the FIFO's reader loses its place.
         self._append(data[: torn + fitting])
         self.added -= len(data) - torn - fitting
         lost = framing.split(bytes(data[torn + fitting :]), self._framing)[1]
@@ -116,19 +135,20 @@ class Overflow:
     def drain(self, fifo: int) -> bool:
         """Move what waits into the non-blocking FIFO, as far as it takes it; True when nothing waits any more."""
         while True:
-            while self._segments:
-                segment = self._segments[0]
-                left = segment.written - segment.drained
-                if left:
+            while self.size:
+                file = self._files[0]
+                if left := file.written - file.drained:
                     try:
                         # From the file's own position, which so says what is done even if this process is killed.
-                        moved = os.splice(segment.fd, fifo, min(left, _STEP))
+                        moved = os.splice(file.fd, fifo, min(left, _STEP))
                     except BlockingIOError:
                         return False
-                    segment.drained += moved
+                    file.drained += moved
                     self.size -= moved
-                elif segment.written >= _SEGMENT or len(self._segments) == 1:
-                    self._release(self._segments.popleft())
+                    _give_back(file)
+                else:
+                    self._release(self._files.popleft())
+            _empty(self._files[-1])
             if not self._gap_records:
                 return True
             self._end_gap()
@@ -138,40 +158,61 @@ class Overflow:
         if self._keeper:
             self._end_gap()
         left = self.size
-        for segment in self._segments:
-            os.close(segment.fd)
-        self._segments.clear()
+        for file in self._files:
+            os.close(file.fd)
+        self._files.clear()
         self.size = 0
         return left
 
     def _append(self, data: memoryview) -> None:
-        while data:
-            if not self._segments or self._segments[-1].written >= _SEGMENT:
-                self._grow()
-            segment = self._segments[-1]
-            count = os.pwrite(segment.fd, data[: _SEGMENT - segment.written], segment.written)
-            segment.written += count
-            self.size += count
-            data = data[count:]
+        """Queue all of it, or raise OSError and queue nothing."""
+        file = self._files[-1]
+        written = file.written
+        try:
+            while data:
+                count = os.pwrite(file.fd, data, written)
+                written += count
+                data = data[count:]
+        except OSError:
+            os.ftruncate(file.fd, file.written)
+            raise
+        self.size += written - file.written
+        file.written = written
 
-    def _grow(self) -> None:
-        self._number += 1
-        segment = _Segment(self._number, os.memfd_create("tradebal-overflow"))
-        self._segments.append(segment)
+    def _release(self, file: _File) -> None:
+        os.close(file.fd)
         if self._keeper:
-            self._keeper.park_overflow(self._shard, segment.number, segment.fd)
-
-    def _release(self, segment: _Segment) -> None:
-        os.close(segment.fd)
-        if self._keeper:
-            self._keeper.forget_overflow(self._shard, segment.number)
+            self._keeper.forget_overflow(self._shard, file.number)
 
     def _end_gap(self) -> None:
         if not self._gap_records:
             return
         gap = Gap("overflow", self._gap_from_ns, time.time_ns(), self._gap_records)
-        self._gap_records = 0
         if self._announce:
             record = framing.encode(gap.to_record(), self._framing)
-            self.added += len(record)
             self._append(memoryview(record))
+            self.added += len(record)
+        self._gap_records = 0
+
+
+def _opened(number: int, fd: int) -> _File:
+    written, drained = os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_CUR)
+    file = _File(number, fd, written, min(written, drained))
+    if drained > written:  # killed while it was emptied
+        os.lseek(fd, written, os.SEEK_SET)
+    return file
+
+
+def _give_back(file: _File) -> None:
+    """Return the memory of what is drained to the system; where that fails, `_empty` does it later."""
+    whole = file.drained // _RETURNED * _RETURNED
+    if whole > file.returned:
+        _fallocate(file.fd, _PUNCH_HOLE, file.returned, whole - file.returned)
+        file.returned = whole
+
+
+def _empty(file: _File) -> None:
+    """Begin the file anew. In this order: a kill in between leaves a position behind the end, never one before it."""
+    os.ftruncate(file.fd, 0)
+    os.lseek(file.fd, 0, os.SEEK_SET)
+    file.written = file.drained = file.returned = 0

@@ -133,14 +133,20 @@ class Balancer:
         if fifo.fd != self._handover.fifos.get(fifo.shard):
             self._handover.forget_fifo(fifo.shard)
             self._handover.park_fifo(fifo.shard, fifo.fd)
-        overflow = Overflow(
-            self._config.overflow.limit,
-            self._config.shards.framing,
-            announce=self._config.shards.gap_records,
-            shard=fifo.shard,
-            keeper=self._handover if self._handover.keeps else None,
-            left=self._handover.overflow(fifo.shard),
-        )
+        try:
+            overflow = Overflow(
+                self._config.overflow.limit,
+                self._config.shards.framing,
+                announce=self._config.shards.gap_records,
+                shard=fifo.shard,
+                keeper=self._handover if self._handover.keeps else None,
+                left=self._handover.overflow(fifo.shard),
+            )
+        except OSError as error:
+            raise UserError(
+                f"overflow: no memory file can be made for shard {fifo.shard}: {error.strerror}",
+                hint="raise the limit on open files (LimitNOFILE=, ulimit -n): each shard takes three descriptors",
+            ) from None
         if overflow.size:
             _log.info("overflow: shard=%d took over=%d bytes", fifo.shard, overflow.size)
         return overflow
