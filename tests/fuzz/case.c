@@ -1,6 +1,8 @@
 /* Reads an input as cases.py does. */
 #include "case.h"
 
+#include "frame.h"
+
 #define MOST_CHUNKS 1024
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 

@@ -2,6 +2,11 @@
 #define _GNU_SOURCE
 #include "drive.h"
 
+#include "pump.h"
+#include "reasons.h"
+#include "shard.h"
+#include "symbol.h"
+
 #include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 
@@ -74,7 +79,7 @@ static void write_event(run *r)
     const core *c = r->c;
     const core_event *e = &c->event;
     bytes_print(r->lines, "event %d code %d %s, after %llu trades %llu frames %llu messages, %llu bytes:\n", e->kind,
-                e->code, core_reasons[e->reason], (unsigned long long)c->total.trades,
+                e->code, reason_texts[e->reason], (unsigned long long)c->total.trades,
                 (unsigned long long)c->total.frames, (unsigned long long)c->total.messages,
                 (unsigned long long)e->size);
     bytes_add(r->lines, at_offset(c, e->offset), (size_t)e->size);

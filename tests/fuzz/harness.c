@@ -2,6 +2,7 @@
 #include "drive.h"
 #include "rooms.h"
 #include "twin.h"
+#include "variants.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -33,11 +34,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     test_case of;
     case_read(&of, data, size);
 
-    const char *const *const variants = json_variants();
+    const char *const *const variants = variant_names();
     bytes first = {0}, other = {0};
     uint64_t first_reads = 0;
     for (size_t i = 0; variants[i]; i++) {
-        json_use_variant(variants[i]);
+        variant_use(variants[i]);
         other.size = 0;
         const uint64_t reads = drive(&of, of.chunking, garbage[i % sizeof garbage], i ? &other : &first);
         if (!i) {

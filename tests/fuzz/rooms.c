@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "core.h"
+#include "reasons.h"
+#include "utf8.h"
+#include "variants.h"
 
 /* What an index of WINDOW bytes may fill. */
 #define BRACKETS (WINDOW + BRACKETS_SPARE)
@@ -18,20 +20,20 @@ typedef struct {
     int reason;
 } findings;
 
-static void differs(const char *what, const char *variant)
+static void differs(const char *what, const char *name)
 {
-    fprintf(stderr, "%s: %s differs\n", variant, what);
+    fprintf(stderr, "%s: %s differs\n", name, what);
     abort();
 }
 
-static findings find(const char *variant, const u8 *text, size_t size)
+static findings find(const char *name, const u8 *text, size_t size)
 {
     findings found = {.brackets = malloc(BRACKETS * sizeof(uint32_t)), .reason = REASON_NONE};
-    if (!json_use_variant(variant) || !found.brackets)
+    if (!variant_use(name) || !found.brackets)
         abort();
-    json->index(text, size < WINDOW ? size : WINDOW, &found.index, found.brackets);
+    variant->index(text, size < WINDOW ? size : WINDOW, &found.index, found.brackets);
     if (size && (text[0] == '{' || text[0] == '['))
-        found.span = json->span(text, size, &found.reason);
+        found.span = variant->span(text, size, &found.reason);
     if (found.span)
         found.reason = REASON_NONE;
     return found;
@@ -40,7 +42,7 @@ static findings find(const char *variant, const u8 *text, size_t size)
 static void compare_variants(const u8 *text, size_t size)
 {
     findings portable = find("portable", text, size);
-    for (const char *const *name = json_variants(); *name; name++) {
+    for (const char *const *name = variant_names(); *name; name++) {
         findings other = find(*name, text, size);
         if (other.index.count != portable.index.count ||
             memcmp(other.brackets, portable.brackets, portable.index.count * sizeof(uint32_t)))

@@ -1,5 +1,11 @@
 /* What tradebal/router/native.py calls: the core's functions with arguments that ctypes can give, and no policy. */
 #include "core.h"
+#include "pump.h"
+#include "reasons.h"
+#include "shard.h"
+#include "symbol.h"
+#include "utf8.h"
+#include "variants.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -97,7 +103,7 @@ void tb_event(const core *c, core_event *event)
 
 const char *tb_reason(int reason)
 {
-    return core_reasons[reason];
+    return reason_texts[reason];
 }
 
 void tb_set_output(core *c, uint32_t number, int fd)
@@ -199,7 +205,7 @@ uint64_t tb_sample(core *c, uint64_t numbers[4])
 /* Names of what this machine can run, best first; NULL behind the last. */
 const char *tb_variant(size_t number)
 {
-    const char *const *names = json_variants();
+    const char *const *names = variant_names();
     for (size_t i = 0; i < number; i++)
         if (!names[i])
             return NULL;
@@ -208,20 +214,20 @@ const char *tb_variant(size_t number)
 
 const char *tb_variant_in_use(void)
 {
-    return json->name;
+    return variant->name;
 }
 
 bool tb_use_variant(const char *name)
 {
-    return json_use_variant(name);
+    return variant_use(name);
 }
 
 /* What the wide loops find in a text of up to WINDOW bytes; returns the span of the object or array at its start. */
 uint64_t tb_scan(const u8 *text, uint64_t size, json_index *index, uint32_t *brackets, int *reason)
 {
     *reason = REASON_NONE;
-    json->index(text, (size_t)size, index, brackets);
-    return size && (text[0] == '{' || text[0] == '[') ? json->span(text, (size_t)size, reason) : 0;
+    variant->index(text, (size_t)size, index, brackets);
+    return size && (text[0] == '{' || text[0] == '[') ? variant->span(text, (size_t)size, reason) : 0;
 }
 
 bool tb_utf8_valid(const u8 *text, uint64_t size)

@@ -2,34 +2,16 @@
 #define _DEFAULT_SOURCE
 #include "core.h"
 
+#include "frame.h"
+#include "json.h"
+#include "reasons.h"
+#include "shard.h"
+#include "symbol.h"
+#include "utf8.h"
+#include "variants.h"
+
 #include <sys/mman.h>
 #include <time.h>
-
-const char *const core_reasons[REASONS] = {
-    [REASON_NONE] = "",
-    [REASON_UNTERMINATED] = "unterminated value",
-    [REASON_MISMATCHED] = "mismatched bracket",
-    [REASON_TOO_DEEP] = "nested too deeply",
-    [REASON_NO_VALUE] = "expected a value",
-    [REASON_NO_COMMA] = "expected a comma or the end of the array",
-    [REASON_TEXT_AFTER] = "text after the end",
-    [REASON_MALFORMED] = "malformed object",
-    [REASON_NO_SYMBOL] = "no usable symbol",
-    [REASON_RAW_NEWLINE] = "raw newline in a string",
-    [REASON_TOO_LONG] = "trade too long",
-    [REASON_RESERVED_BITS] = "reserved bits set",
-    [REASON_UNKNOWN_OPCODE] = "unknown opcode",
-    [REASON_MASKED] = "masked frame",
-    [REASON_CONTROL_FRAGMENTED] = "fragmented control frame",
-    [REASON_CONTROL_TOO_LONG] = "control frame too long",
-    [REASON_NO_START] = "continuation without a start",
-    [REASON_INTERLEAVED] = "data frame inside a fragmented message",
-    [REASON_LENGTH_RANGE] = "length out of range",
-    [REASON_MESSAGE_TOO_LONG] = "message too long",
-    [REASON_CLOSE_PAYLOAD] = "malformed close payload",
-    [REASON_CLOSE_CODE] = "invalid close code",
-    [REASON_UTF8] = "invalid UTF-8",
-};
 
 /* An assembled message that was longer than this gives its memory back. */
 #define ASSEMBLY_KEPT ((uint64_t)1 << 20)
@@ -322,7 +304,7 @@ static uint64_t make_window(core *c, const u8 *message)
     json_index made;
     uint32_t *brackets = (uint32_t *)(void *)at_offset(c, c->brackets);
     const uint64_t size = min64(c->limit - c->at, WINDOW);
-    json->index(message + c->at, (size_t)size, &made, brackets);
+    variant->index(message + c->at, (size_t)size, &made, brackets);
     c->window = c->at;
     c->brackets_next = 0;
     c->brackets_count = c->brackets_usual = made.count;
@@ -466,7 +448,7 @@ static void extend_sample(core *c, const u8 *text, size_t size)
     core_sample *const sample = &c->sample;
     while (size) {
         int reason;
-        const size_t trade = json->span(text, size, &reason);
+        const size_t trade = variant->span(text, size, &reason);
         if (1 + trade > SAMPLE_SIZE - sample->size) {
             sample->open = false;
             return;
@@ -507,7 +489,7 @@ static int route_object(core *c, const u8 *object, size_t size)
     json_member member, symbol = {0};
     size_t behind = 0;
     int more = 1;
-    while (!(marked && named) && (more = json_next_member(object, size, &behind, &member)) > 0) {
+    while (!(marked && named) && (more = json_next_member(object, size, &behind, variant->span, &member)) > 0) {
         if (!marked && key_is(c, &member, c->marker_key)) {
             if (!is_marker(c, &member))
                 return hand_out(c, size, EVENT_MESSAGE, REASON_NONE);
@@ -557,7 +539,7 @@ static int enter_envelope(core *c, const u8 *object, size_t size)
     json_member member;
     size_t behind = 0;
     int more;
-    while ((more = json_next_member(object, size, &behind, &member)) > 0) {
+    while ((more = json_next_member(object, size, &behind, variant->span, &member)) > 0) {
         if (!marked && key_is(c, &member, c->marker_key)) {
             if (!is_marker(c, &member))
                 return hand_out(c, size, EVENT_MESSAGE, REASON_NONE);
@@ -591,7 +573,7 @@ static int route_value(core *c, const u8 *message)
         /* A sample begins with a trade that takes the careful path, which knows all about it. */
         if (!envelope && c->prefixes_count && c->brackets_next < c->brackets_usual && c->sample.size) {
             const uint64_t at = c->at;
-            json->run(c, message);
+            variant->route(c, message);
             if (c->at != at) {
                 if (c->sample.open)
                     extend_sample(c, value, (size_t)(c->at - at));
@@ -601,7 +583,7 @@ static int route_value(core *c, const u8 *message)
         size = indexed_size(c, message);
     }
     int reason;
-    if (!size && !(size = json_value(value, left, &reason)))
+    if (!size && !(size = json_value(value, left, variant->span, &reason)))
         return reject_rest(c, reason);
     if (!object)
         return c->inner ? hand_out(c, size, EVENT_REJECT, REASON_MALFORMED)

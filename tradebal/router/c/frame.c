@@ -1,5 +1,7 @@
 /* Reads websocket frame headers, and refuses what RFC 6455 doesn't let a server send. */
-#include "core.h"
+#include "frame.h"
+
+#include "reasons.h"
 
 int frame_parse(const u8 *data, size_t size, bool fragmented, frame_header *header)
 {

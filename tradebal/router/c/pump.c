@@ -1,6 +1,9 @@
 /* Moves bytes between descriptors: receive, process, write, as long as there is something to do. */
 #define _GNU_SOURCE
+#include "pump.h"
+
 #include "core.h"
+#include "shard.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 /* Stages each shard's records until its output, or the caller, takes them. */
-#include "core.h"
+#include "shard.h"
 
 #include <errno.h>
 #include <unistd.h>

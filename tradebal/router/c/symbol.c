@@ -1,5 +1,11 @@
 /* Says which shard a symbol belongs to: by its pin, else by its hash. */
-#include "core.h"
+#include "symbol.h"
+
+#include "json.h"
+
+/* FNV-1a, 64 bits: Fowler, Noll, Vo, http://www.isthe.com/chongo/tech/comp/fnv/ */
+#define FNV_OFFSET_BASIS UINT64_C(0xCBF29CE484222325)
+#define FNV_PRIME UINT64_C(0x100000001B3)
 
 static pin *pin_slot(const core *c, uint64_t number)
 {

@@ -1,5 +1,5 @@
 /* Tells whether text is valid UTF-8 (RFC 3629): the shortest form of a code point that is no surrogate. */
-#include "core.h"
+#include "utf8.h"
 
 /* Length of the multi-byte sequence at data[0]; 0 if it is invalid. */
 static size_t sequence(const u8 *data, size_t size)

@@ -1,0 +1,36 @@
+/* Why a message, an object or a frame is refused. */
+#ifndef TRADEBAL_REASONS_H
+#define TRADEBAL_REASONS_H
+
+enum {
+    REASON_NONE,
+    REASON_UNTERMINATED,
+    REASON_MISMATCHED,
+    REASON_TOO_DEEP,
+    REASON_NO_VALUE,
+    REASON_NO_COMMA,
+    REASON_TEXT_AFTER,
+    REASON_MALFORMED,
+    REASON_NO_SYMBOL,
+    REASON_RAW_NEWLINE,
+    REASON_TOO_LONG,
+    REASON_RESERVED_BITS,
+    REASON_UNKNOWN_OPCODE,
+    REASON_MASKED,
+    REASON_CONTROL_FRAGMENTED,
+    REASON_CONTROL_TOO_LONG,
+    REASON_NO_START,
+    REASON_INTERLEAVED,
+    REASON_LENGTH_RANGE,
+    REASON_MESSAGE_TOO_LONG,
+    REASON_CLOSE_PAYLOAD,
+    REASON_CLOSE_CODE,
+    REASON_UTF8,
+    REASONS
+};
+
+
+/* The text of each, as tradebal.router.interface documents it. */
+extern const char *const reason_texts[REASONS];
+
+#endif
