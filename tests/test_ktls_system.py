@@ -8,7 +8,7 @@ from tests.tls_peers import HANDSHAKE, KEY_UPDATE, forging_server, message, need
 from tests.upstream import Authority
 from tradebal.market.certificate import ThrowAwayAuthority
 from tradebal.market.sessions import full_speed
-from tradebal.market.stocks import StockTape
+from tradebal.market.stocks import StockPlayback
 
 pytestmark = needs_kernel_tls
 
@@ -31,7 +31,7 @@ def test_the_kernel_decrypts_every_trade(tmp_path):
     authority.write(tmp_path / "ca.pem")
     opened, failed = tls_stat("TlsRxSw"), tls_stat("TlsDecryptError")
     with (
-        provider(StockTape(full_speed(), trades=TRADES), tls=authority.server_context()) as serving,
+        provider(StockPlayback(full_speed(), trades=TRADES), tls=authority.server_context()) as serving,
         System(tmp_path, serving.url, workers=3, feed=f'ca_file = "{tmp_path}/ca.pem"') as system,
     ):
         system.start_all()

@@ -19,10 +19,13 @@ from tests.waiting import until
 from tradebal.errors import UserError
 from tradebal.market import sessions
 from tradebal.market.certificate import ThrowAwayAuthority
+from tradebal.market.connection import Manners
 from tradebal.market.dialogue import CoinbaseDialogue, Dialogue, MassiveDialogue
-from tradebal.market.playback import Block, Prepared, frame
-from tradebal.market.server import Manners, Provider, SentLog
-from tradebal.market.stocks import StockTape
+from tradebal.market.playback import Block, Prepared
+from tradebal.market.sent_log import SentLog
+from tradebal.market.server import Provider
+from tradebal.market.stocks import StockPlayback
+from tradebal.router.frames import server_frame
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +40,12 @@ def ca(authority, tmp_path):
     return path
 
 
-def market(trades: int = 1500, rate: float = 3000, bank: int = 1000) -> StockTape:
-    return StockTape(sessions.steady(rate=rate), trades=trades, bank=bank)
+def market(trades: int = 1500, rate: float = 3000, bank: int = 1000) -> StockPlayback:
+    return StockPlayback(sessions.steady(rate=rate), trades=trades, bank=bank)
 
 
-def endless(rate: float = 1000) -> StockTape:
-    return StockTape(sessions.steady(rate=rate), bank=1000)
+def endless(rate: float = 1000) -> StockPlayback:
+    return StockPlayback(sessions.steady(rate=rate), bank=1000)
 
 
 ONCE = Manners(close_at_end=True, ping_every=0)
@@ -104,9 +107,9 @@ def test_massives_own_client_subscribes_to_single_stocks():
 
 @pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
 def test_what_the_report_counts_is_what_a_client_received(secure, authority, ca):
-    tape = StockTape(sessions.steady(rate=60_000), trades=30_000, bank=5000)
+    playback = StockPlayback(sessions.steady(rate=60_000), trades=30_000, bank=5000)
     tls = authority.server_context() if secure else None
-    with Provider(tape, MassiveDialogue, tls=tls, manners=ONCE) as provider:
+    with Provider(playback, MassiveDialogue, tls=tls, manners=ONCE) as provider:
         with market_client.logged_in(provider.url, ca=ca if secure else None) as client:
             payloads = [data for opcode, data in market_client.messages(client) if opcode == 1]
         assert provider.finished.wait(10)
@@ -114,15 +117,15 @@ def test_what_the_report_counts_is_what_a_client_received(secure, authority, ca)
     numbers = [trade["q"] for payload in payloads for trade in json.loads(payload)]
     assert numbers == list(range(1, 30_001))
     assert (report.trades, report.frames) == (len(numbers), len(payloads))
-    assert report.bytes == sum(len(frame(payload)) for payload in payloads)
+    assert report.bytes == sum(len(server_frame(payload)) for payload in payloads)
     assert report.clients[0].finished
-    assert report.clients[0].ended == "end of tape"
+    assert report.clients[0].ended == "end of playback"
     assert 0 < report.peak <= 30_000
 
 
 def test_full_speed_reaches_a_client_whole():
-    tape = StockTape(sessions.full_speed(), trades=60_000, bank=2000)
-    with Provider(tape, MassiveDialogue, manners=ONCE) as provider, market_client.logged_in(provider.url) as client:
+    playback = StockPlayback(sessions.full_speed(), trades=60_000, bank=2000)
+    with Provider(playback, MassiveDialogue, manners=ONCE) as provider, market_client.logged_in(provider.url) as client:
         assert [trade["q"] for trade in market_client.objects(client)] == list(range(1, 60_001))
 
 
@@ -254,15 +257,15 @@ def test_clients_are_pinged_and_their_pongs_counted():
 
 
 def test_pings_are_answered_with_their_payload_amid_trades():
-    tape = StockTape(sessions.steady(rate=200_000), bank=2000)
-    with Provider(tape, MassiveDialogue) as provider, market_client.logged_in(provider.url) as client:
+    playback = StockPlayback(sessions.steady(rate=200_000), bank=2000)
+    with Provider(playback, MassiveDialogue) as provider, market_client.logged_in(provider.url) as client:
         client.ping(b"are you there")
         assert (10, b"are you there") in market_client.messages(client)
 
 
 def test_a_close_is_answered_at_once_amid_trades():
-    tape = StockTape(sessions.steady(rate=200_000), bank=2000)
-    with Provider(tape, MassiveDialogue) as provider, market_client.logged_in(provider.url) as client:
+    playback = StockPlayback(sessions.steady(rate=200_000), bank=2000)
+    with Provider(playback, MassiveDialogue) as provider, market_client.logged_in(provider.url) as client:
         client.send_close(1000)
         *_, (_, close) = market_client.messages(client)
         assert market_client.close_code(close) == 1000
@@ -289,9 +292,9 @@ def test_messages_of_a_client_may_come_in_fragments():
 
 
 def test_a_slow_consumer_is_told_so_and_cut_off():
-    tape = StockTape(sessions.steady(rate=400_000), bank=2000)
+    playback = StockPlayback(sessions.steady(rate=400_000), bank=2000)
     manners = Manners(buffer_limit=1 << 20)
-    with Provider(tape, MassiveDialogue, manners=manners) as provider:
+    with Provider(playback, MassiveDialogue, manners=manners) as provider:
         with market_client.logged_in(provider.url, buffer=1 << 16) as client:
             report = provider.report().clients[0]
             until(lambda: report.ended, "the cut")
@@ -307,8 +310,8 @@ def test_a_slow_consumer_is_told_so_and_cut_off():
 
 
 def test_a_patient_provider_waits_for_a_slow_consumer_and_loses_nothing():
-    tape = StockTape(sessions.steady(rate=400_000), trades=60_000, bank=2000)
-    with Provider(tape, MassiveDialogue, manners=Manners(buffer_limit=0, close_at_end=True)) as provider:
+    playback = StockPlayback(sessions.steady(rate=400_000), trades=60_000, bank=2000)
+    with Provider(playback, MassiveDialogue, manners=Manners(buffer_limit=0, close_at_end=True)) as provider:
         with market_client.logged_in(provider.url, buffer=1 << 16) as client:
             until(lambda: provider.backlog() > 100_000, "a backlog")
             assert sum(1 for _ in market_client.objects(client)) == 60_000
@@ -326,8 +329,8 @@ def test_stop_says_goodbye_with_1001():
 
 
 def test_stop_does_not_wait_for_a_client_that_does_not_read():
-    tape = StockTape(sessions.full_speed(), bank=2000)
-    with Provider(tape, MassiveDialogue) as provider, market_client.logged_in(provider.url):
+    playback = StockPlayback(sessions.full_speed(), bank=2000)
+    with Provider(playback, MassiveDialogue) as provider, market_client.logged_in(provider.url):
         until(provider.backlog, "a backlog")
         provider.stop(timeout=0.2)
         assert provider.report().clients[0].ended == "stopped"
@@ -343,7 +346,7 @@ def test_a_client_that_resets_the_connection_ends_only_its_own():
         assert json.loads(steady.recv())[0]["ev"] == "T"
 
 
-def test_each_client_that_had_the_whole_tape_is_announced_once():
+def test_each_client_that_had_the_whole_playback_is_announced_once():
     with Provider(market(200), MassiveDialogue, manners=Manners(ping_every=0.01)) as provider:
         for key in ("one", "two"):
             with market_client.logged_in(provider.url, key) as client:
@@ -384,12 +387,14 @@ class Recording:
 
     def chunks(self):
         for number in range(3):
-            data = frame(b'{"type":"match","product_id":"BTC-USD","n":%d}' % number) + frame(b"\x00\xff", opcode=2)
+            data = server_frame(b'{"type":"match","product_id":"BTC-USD","n":%d}' % number) + server_frame(
+                b"\x00\xff", opcode=2
+            )
             yield Prepared(number / 100, Block(data, 2, 1))
 
 
 @pytest.mark.parametrize("dialogue", [Dialogue, CoinbaseDialogue])
-def test_a_prepared_tape_is_played_as_it_is(dialogue):
+def test_a_prepared_playback_is_played_as_it_is(dialogue):
     with Provider(Recording(), dialogue, manners=ONCE) as provider:
         with market_client.connected(provider.url) as client:
             if dialogue is CoinbaseDialogue:
@@ -399,12 +404,12 @@ def test_a_prepared_tape_is_played_as_it_is(dialogue):
         matches = [(1, b'{"type":"match","product_id":"BTC-USD","n":%d}' % number) for number in range(3)]
         assert played == [message for match in matches for message in (match, (2, b"\x00\xff"))]
         assert market_client.close_code(close) == 1000
-        until(provider.finished.is_set, "the end of the tape")
+        until(provider.finished.is_set, "the end of the playback")
         assert provider.report().trades == 3
 
 
 @pytest.mark.parametrize("length", [0, 125, 126, 65535, 65536])
 def test_frames_have_the_shortest_length_form(length):
-    data = frame(b"x" * length)
+    data = server_frame(b"x" * length)
     assert len(data) - length == (2 if length < 126 else 4 if length < 65536 else 10)
     assert data.endswith(b"x" * length)

@@ -38,7 +38,7 @@ def test_once_serves_a_client_over_wss_and_reports_what_it_sent(tmp_path):
         assert process.wait(20) == 0
     outcome = json.loads(report.read_text())
     assert (outcome["session"], outcome["seed"], outcome["trades"]) == ("max", 7, 50_000)
-    assert outcome["clients"][0]["ended"] == "end of tape"
+    assert outcome["clients"][0]["ended"] == "end of playback"
     assert sum(int(line.split(",")[2]) for line in sent.read_text().splitlines()[1:]) == 50_000
     log = (tmp_path / "log").read_text()
     assert "listening: url=wss://127.0.0.1:" in log

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tradebal.market import sessions
 from tradebal.market.sessions import trades_per_frame
-from tradebal.market.stocks import StockTape
+from tradebal.market.stocks import StockPlayback
 from tradebal.market.symbols import COUNT, universe
 from tradebal.market.trades import AGES_MS, FACILITIES, OFF_EXCHANGE
 
@@ -30,9 +30,9 @@ def frames(data: bytes) -> list[bytes]:
     return payloads
 
 
-def trades_of(tape: StockTape, wanted=None) -> list[dict]:
+def trades_of(playback: StockPlayback, wanted=None) -> list[dict]:
     trades = []
-    for chunk in tape.chunks():
+    for chunk in playback.chunks():
         block = chunk.render(wanted, NOW)
         decoded = [trade for payload in frames(block.data) for trade in orjson.loads(payload)]
         assert block.trades == len(decoded)
@@ -45,7 +45,7 @@ def trades_of(tape: StockTape, wanted=None) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def many() -> list[dict]:
-    return trades_of(StockTape(sessions.full_speed(), seed=1, trades=200_000))
+    return trades_of(StockPlayback(sessions.full_speed(), seed=1, trades=200_000))
 
 
 def test_universe_has_a_real_days_number_of_stocks_each_with_its_own_ticker():
@@ -65,7 +65,7 @@ def test_busiest_stocks_have_their_share_and_every_stock_trades(many):
 
 
 def test_renewed_trades_keep_the_skew():
-    counts = collections.Counter(trade["sym"] for trade in trades_of(StockTape(sessions.steady(20), bank=512)))
+    counts = collections.Counter(trade["sym"] for trade in trades_of(StockPlayback(sessions.steady(20), bank=512)))
     assert counts["SPY"] / counts.total() == pytest.approx(0.022, abs=0.004)
     assert len(counts) > 4000
 
@@ -104,7 +104,7 @@ def test_every_trade_is_json_with_the_documented_fields(seed, rate):
         "ev": str, "sym": str, "x": int, "i": str, "z": int, "p": (int, float), "s": int, "ds": str, "c": list,
         "t": int, "q": int, "trfi": int, "trft": int,
     }  # fmt: skip
-    trades = trades_of(StockTape(sessions.steady(60, rate), seed=seed, trades=700, bank=300))
+    trades = trades_of(StockPlayback(sessions.steady(60, rate), seed=seed, trades=700, bank=300))
     assert [trade["q"] for trade in trades] == list(range(1, 701))
     for trade in trades:
         assert trade["ev"] == "T"
@@ -119,14 +119,14 @@ def test_every_trade_is_json_with_the_documented_fields(seed, rate):
 
 
 def test_numbers_and_ids_go_on_when_the_bank_comes_round():
-    trades = trades_of(StockTape(sessions.full_speed(), trades=5000, bank=300))
+    trades = trades_of(StockPlayback(sessions.full_speed(), trades=5000, bank=300))
     assert [trade["q"] for trade in trades] == list(range(1, 5001))
     assert len({(trade["sym"], trade["x"], trade["i"]) for trade in trades}) == 5000
 
 
 def test_a_stocks_price_moves_by_small_steps():
     prices = collections.defaultdict(list)
-    for trade in trades_of(StockTape(sessions.steady(10), bank=4096)):
+    for trade in trades_of(StockPlayback(sessions.steady(10), bank=4096)):
         prices[trade["sym"]].append(trade["p"])
     assert len(set(prices["SPY"])) > 20
     assert all(abs(b - a) < 0.01 * a for a, b in itertools.pairwise(prices["SPY"]))
@@ -134,56 +134,58 @@ def test_a_stocks_price_moves_by_small_steps():
 
 def test_the_same_seed_is_the_same_market_and_another_is_another():
     def played(seed: int) -> list[tuple[float, bytes]]:
-        tape = StockTape(sessions.burst(4, seed=seed), seed=seed, bank=1000)
-        return [(chunk.at, chunk.render(None, NOW).data) for chunk in tape.chunks()]
+        playback = StockPlayback(sessions.burst(4, seed=seed), seed=seed, bank=1000)
+        return [(chunk.at, chunk.render(None, NOW).data) for chunk in playback.chunks()]
 
     assert played(3) == played(3)
     assert played(3) != played(4)
 
 
-def test_every_play_of_one_tape_is_the_same_even_side_by_side():
-    tape = StockTape(sessions.steady(1), bank=1000)
-    for one, other in zip(tape.chunks(), tape.chunks(), strict=True):
+def test_every_play_of_one_playback_is_the_same_even_side_by_side():
+    playback = StockPlayback(sessions.steady(1), bank=1000)
+    for one, other in zip(playback.chunks(), playback.chunks(), strict=True):
         assert one.render(None, NOW) == other.render(None, NOW)
 
 
 def test_a_filter_leaves_exactly_the_wanted_trades():
     wanted = {"SPY", "AAPL", "BRK.B"}
     for session in (sessions.steady(3, 4000), sessions.steady(1, 60_000)):
-        everything = trades_of(StockTape(session, bank=5000))
-        assert trades_of(StockTape(session, bank=5000), wanted) == [t for t in everything if t["sym"] in wanted]
-    assert trades_of(StockTape(sessions.steady(1), bank=500), frozenset()) == []
+        everything = trades_of(StockPlayback(session, bank=5000))
+        assert trades_of(StockPlayback(session, bank=5000), wanted) == [t for t in everything if t["sym"] in wanted]
+    assert trades_of(StockPlayback(sessions.steady(1), bank=500), frozenset()) == []
 
 
 def test_repeat_goes_on_in_time_and_numbers():
-    tape = StockTape(sessions.steady(0.5), trades=5000, repeat=True, bank=500)
-    times = [chunk.at for chunk in tape.chunks()]
+    playback = StockPlayback(sessions.steady(0.5), trades=5000, repeat=True, bank=500)
+    times = [chunk.at for chunk in playback.chunks()]
     assert times == sorted(times)
     assert 1.8 < times[-1] < 2.2
-    assert [trade["q"] for trade in trades_of(tape)] == list(range(1, 5001))
+    assert [trade["q"] for trade in trades_of(playback)] == list(range(1, 5001))
 
 
-def sizes(tape: StockTape) -> list[int]:
-    return [len(orjson.loads(payload)) for chunk in tape.chunks() for payload in frames(chunk.render(None, NOW).data)]
+def sizes(playback: StockPlayback) -> list[int]:
+    return [
+        len(orjson.loads(payload)) for chunk in playback.chunks() for payload in frames(chunk.render(None, NOW).data)
+    ]
 
 
 @pytest.mark.parametrize(("rate", "low", "high"), [(572, 1, 1.5), (2_300, 2, 3), (50_000, 13, 17), (800_000, 127, 128)])
 def test_trades_per_frame_grow_with_the_rate(rate, low, high):
-    found = sizes(StockTape(sessions.steady(20_000 / rate, rate), bank=2000))
+    found = sizes(StockPlayback(sessions.steady(20_000 / rate, rate), bank=2000))
     assert low <= sum(found) / len(found) <= high
     assert sum(found) == pytest.approx(20_000, rel=0.05)
     assert low <= trades_per_frame(rate) <= high
 
 
 def test_full_speed_fills_every_frame():
-    tape = StockTape(sessions.full_speed(), trades=128 * 40, bank=2000)
-    assert not tape.paced
-    assert set(sizes(tape)) == {128}
+    playback = StockPlayback(sessions.full_speed(), trades=128 * 40, bank=2000)
+    assert not playback.paced
+    assert set(sizes(playback)) == {128}
 
 
 def by_second(session: sessions.Session, step: float = 0.1) -> list[float]:
     counts: collections.Counter[int] = collections.Counter()
-    for chunk in StockTape(session, bank=256).chunks():
+    for chunk in StockPlayback(session, bank=256).chunks():
         counts[int(chunk.at / step)] += chunk.render(None, NOW).trades
     return [counts[number] / step for number in range(int(session.duration / step))]
 

@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[list[Record], str]:
 @shared_directory
 @given(records, suffixes)
 def test_what_was_written_is_read_back_byte_for_byte(tmp_path: Path, given_records: list[Record], suffix: str) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     write(path, given_records)
     assert read(path) == (given_records, "")
 
@@ -76,7 +76,7 @@ def test_any_header_survives_its_line(header: Header) -> None:
 
 
 def test_a_message_is_one_line_that_grep_finds_with_its_time(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     write(path, [Record(1_767_623_400_000_123_456, Kind.TEXT, TRADE)])
     lines = path.read_bytes().splitlines()
     assert json.loads(lines[0])["tradebal-recording"] == 1
@@ -94,7 +94,7 @@ def test_the_header_keeps_no_secret_of_the_url() -> None:
 def test_a_file_cut_anywhere_is_read_up_to_the_last_whole_message(
     tmp_path: Path, given_records: list[Record], data: st.DataObject
 ) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     write(path, [])
     start = path.stat().st_size
     ends = [start]
@@ -120,7 +120,7 @@ def test_a_file_cut_anywhere_is_read_up_to_the_last_whole_message(
 def test_a_compressed_file_cut_anywhere_gives_a_beginning_of_what_was_written_and_a_warning(
     tmp_path: Path, given_records: list[Record], suffix: str, data: st.DataObject
 ) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     write(path, given_records)
     raw = path.read_bytes()
     path.write_bytes(raw[: data.draw(st.integers(0, len(raw) - 1))])
@@ -132,7 +132,7 @@ def test_a_compressed_file_cut_anywhere_gives_a_beginning_of_what_was_written_an
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_what_was_flushed_survives_a_kill(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     program = """
 import os, signal, sys
 from pathlib import Path
@@ -152,7 +152,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_quiet_tick_adds_nothing_to_a_compressed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "FLUSH_INTERVAL", 0.0)
-    with Writer(tmp_path / "tape.zst", HEADER) as writer:
+    with Writer(tmp_path / "recording.zst", HEADER) as writer:
         writer.write(1, Kind.TEXT, TRADE)
         writer.tick()
         size = writer.size
@@ -176,7 +176,7 @@ def test_a_quiet_tick_adds_nothing_to_a_compressed_file(tmp_path: Path, monkeypa
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_damage_names_file_and_byte(tmp_path: Path, damage: bytes, complaint: str, suffix: str) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     good = b"1 text 3 abc\n"
     whole = HEADER.to_line() + good + damage
     if damage == b"1 text 5 abcde":
@@ -194,7 +194,7 @@ def test_damage_names_file_and_byte(tmp_path: Path, damage: bytes, complaint: st
 @shared_directory
 @given(st.binary(max_size=300))
 def test_any_bytes_behind_a_header_give_records_or_a_clear_error(tmp_path: Path, junk: bytes) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     path.write_bytes(HEADER.to_line() + junk)
     found, complaint = try_read(path)
     assert found is not None or f"{path}: damaged at byte " in complaint
@@ -205,7 +205,7 @@ def test_any_bytes_behind_a_header_give_records_or_a_clear_error(tmp_path: Path,
 def test_a_flipped_byte_in_a_compressed_file_is_an_error_line_at_most(
     tmp_path: Path, suffix: str, data: st.DataObject
 ) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     write(path, [Record(n, Kind.TEXT, TRADE) for n in range(20)])
     raw = bytearray(path.read_bytes())
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
@@ -230,7 +230,7 @@ def test_a_flipped_byte_in_a_compressed_file_is_an_error_line_at_most(
     ],
 )
 def test_a_file_without_a_usable_header_is_refused_by_name(tmp_path: Path, line: bytes, complaint: str) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     path.write_bytes(line)
     with pytest.raises(RecordingError, match=complaint) as failure:
         Reader(path)
@@ -244,7 +244,7 @@ def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     path.write_bytes(b"mine")
     with pytest.raises(RecordingError, match="exists already") as failure:
         Writer(path, HEADER)
@@ -254,7 +254,7 @@ def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_appending_goes_on_behind_the_last_message(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     write(path, [Record(1, Kind.TEXT, b"one")])
     with Writer(path, HEADER, append=True) as writer:
         writer.write(2, Kind.BINARY, b"two")
@@ -263,7 +263,7 @@ def test_appending_goes_on_behind_the_last_message(tmp_path: Path, suffix: str) 
 
 
 def test_appending_to_a_torn_plain_file_cuts_off_the_torn_message_and_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     write(path, [Record(1, Kind.TEXT, b"one")])
     whole = path.stat().st_size
     with path.open("ab") as file:
@@ -276,7 +276,7 @@ def test_appending_to_a_torn_plain_file_cuts_off_the_torn_message_and_says_so(tm
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_appending_to_a_torn_compressed_file_is_refused(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     write(path, [Record(1, Kind.TEXT, TRADE)])
     raw = path.read_bytes()
     path.write_bytes(raw[:-1])
@@ -286,7 +286,7 @@ def test_appending_to_a_torn_compressed_file_is_refused(tmp_path: Path, suffix: 
 
 
 def test_appending_another_feed_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     write(path, [])
     with pytest.raises(RecordingError, match=r"holds massive from wss://socket\.massive\.com/stocks, not coinbase"):
         Writer(path, Header("coinbase", "wss://ws-feed.exchange.coinbase.com", "now"), append=True)
@@ -294,7 +294,7 @@ def test_appending_another_feed_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [gzip.compress, lambda data: zstandard.ZstdCompressor().compress(data)])
 def test_files_compressed_by_other_tools_read_whatever_their_names_say(tmp_path: Path, compress) -> None:
-    path = tmp_path / "tape.txt"
+    path = tmp_path / "recording.txt"
     write(path, [Record(1, Kind.TEXT, TRADE)])
     raw = path.read_bytes()
     path.write_bytes(compress(raw[:50]) + compress(raw[50:]))
@@ -312,7 +312,7 @@ def test_a_forged_zstd_file_cannot_inflate_to_more_than_memory_bears(tmp_path: P
 
 
 def test_a_large_message_is_exact(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     given_records = [Record(1, Kind.TEXT, b"\n1 text 3 " * 300_000), Record(2, Kind.TEXT, b"")]
     write(path, given_records)
     assert read(path) == (given_records, "")
@@ -320,7 +320,7 @@ def test_a_large_message_is_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_a_file_that_can_grow_no_more_is_a_clear_error_and_keeps_what_it_has(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"tape{suffix}"
+    path = tmp_path / f"recording{suffix}"
     program = """
 import random, resource, sys
 from pathlib import Path

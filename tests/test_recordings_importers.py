@@ -1,4 +1,4 @@
-"""Files of others as tapes: recognised by content, converted exactly, honest about what they don't say."""
+"""Files of others as recordings: recognised by content, converted exactly, honest about what they don't say."""
 
 import gzip
 import json
@@ -169,7 +169,7 @@ def test_a_line_that_is_no_frame_is_named_counted_and_skipped(tmp_path: Path, ca
 
 
 def test_our_own_recording_is_played_without_login_and_notes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     with Writer(path, Header("kraken", "wss://ws.kraken.com/v2", "now", ("BTC/USD",))) as writer:
         writer.note(1, event="opened")
         writer.write(2, Kind.LOGIN_TEXT, b'{"method":"subscribe","success":true}')
@@ -185,7 +185,7 @@ def test_our_own_recording_is_played_without_login_and_notes(tmp_path: Path, cap
 
 
 def test_a_recording_with_a_torn_end_is_played_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     with Writer(path, Header("massive", "wss://x/", "now")) as writer:
         writer.write(4, Kind.TEXT, b"[]")
     with path.open("ab") as file:
@@ -239,12 +239,12 @@ def test_a_line_that_never_ends_is_an_error_that_names_file_and_line(
     ("content", "complaint"),
     [
         (b"", "is empty"),
-        (b"time,price\n1,2\n", "begins with 'time,price', which isn't how a tape begins"),
-        (b"\x00" * 200_000, "isn't how a tape begins"),
-        (b"{}\n", "isn't how a tape begins"),
+        (b"time,price\n1,2\n", "begins with 'time,price', which isn't how a recording begins"),
+        (b"\x00" * 200_000, "isn't how a recording begins"),
+        (b"{}\n", "isn't how a recording begins"),
     ],
 )
-def test_a_file_that_is_no_tape_is_refused_with_what_would_be_one(
+def test_a_file_that_is_no_recording_is_refused_with_what_would_be_one(
     tmp_path: Path, content: bytes, complaint: str
 ) -> None:
     path = tmp_path / "thing"

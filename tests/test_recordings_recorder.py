@@ -19,11 +19,12 @@ from websockets.sync.server import ServerConnection, serve
 from tests.waiting import until
 from tradebal.config import Feed, Secret
 from tradebal.market.certificate import ThrowAwayAuthority
-from tradebal.market.server import Manners, Provider
+from tradebal.market.connection import Manners
+from tradebal.market.server import Provider
 from tradebal.recordings.format import Kind, Reader, Record, RecordingError
 from tradebal.recordings.importers import open_source
 from tradebal.recordings.recorder import Recorder
-from tradebal.recordings.replay import ReplayTape, dialogue_of, rule_of
+from tradebal.recordings.replay import RecordingPlayback, dialogue_of, rule_of
 
 KEY = "k3y-never-to-be-seen"
 LOGIN = [
@@ -90,7 +91,7 @@ def stay(connection: ServerConnection) -> None:
 
 
 def test_every_message_is_kept_byte_for_byte_and_the_login_is_marked(tmp_path: Path) -> None:
-    path = tmp_path / "tape.zst"
+    path = tmp_path / "recording.zst"
     sent = [trades(*range(n, n + 3)) for n in range(0, 900, 3)]
     strange = ['{"ev" : "T"}', "", "not JSON", '[{"ev":"Q","sym":"A"}]', '{"p":"\u00f8\\n"}', "[" * 2000]
 
@@ -118,7 +119,7 @@ def test_every_message_is_kept_byte_for_byte_and_the_login_is_marked(tmp_path: P
 
 
 def test_nothing_is_missing_of_what_came_before_a_clean_end(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     sent = [trades(n) for n in range(5000)]
 
     def play(connection: ServerConnection) -> None:
@@ -141,7 +142,7 @@ def test_nothing_is_missing_of_what_came_before_a_clean_end(tmp_path: Path) -> N
 
 
 def test_a_lost_connection_is_made_again_and_the_gap_noted_in_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
 
     def abort(connection: ServerConnection) -> None:
         massive_login(connection)
@@ -179,7 +180,7 @@ def test_a_lost_connection_is_made_again_and_the_gap_noted_in_its_place(tmp_path
 
 
 def test_what_announces_the_end_of_a_connection_is_no_part_of_the_market(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
     taken = '[{"ev":"status","status":"max_connections","message":"Maximum number of websocket connections exceeded."}]'
 
     def thrown_out(connection: ServerConnection) -> None:
@@ -201,7 +202,7 @@ def test_what_announces_the_end_of_a_connection_is_no_part_of_the_market(tmp_pat
 
 
 def test_a_key_that_the_provider_repeats_is_not_recorded(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
 
     def refuse(connection: ServerConnection) -> None:
         connection.send(LOGIN[0].decode())
@@ -218,12 +219,12 @@ def test_a_key_that_the_provider_repeats_is_not_recorded(tmp_path: Path) -> None
 
 def test_recording_ends_by_itself_when_the_time_is_over(tmp_path: Path) -> None:
     with provider(stay) as url:
-        Recorder(feed(url), Secret(KEY), tmp_path / "tape", duration=0.05).run()
-    assert events(contents(tmp_path / "tape"))[-1] == "stopped"
+        Recorder(feed(url), Secret(KEY), tmp_path / "recording", duration=0.05).run()
+    assert events(contents(tmp_path / "recording"))[-1] == "stopped"
 
 
 def test_recording_ends_by_itself_at_the_given_size(tmp_path: Path) -> None:
-    path = tmp_path / "tape"
+    path = tmp_path / "recording"
 
     def flood(connection: ServerConnection) -> None:
         massive_login(connection)
@@ -238,7 +239,7 @@ def test_recording_ends_by_itself_at_the_given_size(tmp_path: Path) -> None:
 
 
 def test_appending_goes_on_in_the_same_file(tmp_path: Path) -> None:
-    path = tmp_path / "tape.gz"
+    path = tmp_path / "recording.gz"
 
     def play(connection: ServerConnection) -> None:
         massive_login(connection)
@@ -281,7 +282,7 @@ def test_a_record_that_was_replayed_and_recorded_again_holds_the_same_messages(t
     authority.write(tmp_path / "ca.pem")
     context = authority.server_context() if tls else None
     manners = Manners(close_at_end=True)
-    with Provider(ReplayTape(first, rule, None), dialogue, tls=context, manners=manners) as market:
+    with Provider(RecordingPlayback(first, rule, None), dialogue, tls=context, manners=manners) as market:
         assert market.url.startswith("wss" if tls else "ws:")
         recorder = Recorder(Feed(url=market.url, ca_file=tmp_path / "ca.pem"), Secret(KEY), second)
         stopper = threading.Thread(target=lambda: (market.finished.wait(30), recorder.stop()))
@@ -303,7 +304,7 @@ def test_a_file_that_can_take_no_more_ends_the_recording_with_its_reason(tmp_pat
 import resource, sys
 from tradebal.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-sys.exit(main(["record", {str(tmp_path / "tape")!r}, "--config", {str(tmp_path / "feed.toml")!r}]))
+sys.exit(main(["record", {str(tmp_path / "recording")!r}, "--config", {str(tmp_path / "feed.toml")!r}]))
 """
     with provider(flood) as url:
         (tmp_path / "feed.toml").write_text(f'[feed]\nurl = "{url}"\n')
@@ -311,8 +312,8 @@ sys.exit(main(["record", {str(tmp_path / "tape")!r}, "--config", {str(tmp_path /
             [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
         )
     assert done.returncode == 1
-    assert f"tradebal: error: {tmp_path / 'tape'}: File too large; what was written before is kept" in done.stderr
-    with Reader(tmp_path / "tape") as reader:
+    assert f"tradebal: error: {tmp_path / 'recording'}: File too large; what was written before is kept" in done.stderr
+    with Reader(tmp_path / "recording") as reader:
         assert sum(record.kind is Kind.TEXT for record in reader) > 2
 
 
@@ -322,7 +323,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
-    path = tmp_path / "tape.gz"
+    path = tmp_path / "recording.gz"
     closed = threading.Event()
 
     def play(connection: ServerConnection) -> None:
@@ -353,7 +354,7 @@ def test_the_command_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Sig
 
 
 def test_a_killed_recorder_loses_no_message_older_than_a_second(tmp_path: Path) -> None:
-    path = tmp_path / "tape.zst"
+    path = tmp_path / "recording.zst"
 
     def play(connection: ServerConnection) -> None:
         massive_login(connection)
@@ -384,7 +385,7 @@ def texts_so_far(path: Path) -> list[bytes]:
 
 def test_no_login_at_all_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "feed.toml").write_text('[feed]\nurl = "ws://127.0.0.1:1/stocks"\n')
-    command = [sys.executable, "-m", "tradebal", "record", str(tmp_path / "tape"), "--duration", "0.1s"]
+    command = [sys.executable, "-m", "tradebal", "record", str(tmp_path / "recording"), "--duration", "0.1s"]
     done = subprocess.run(
         [*command, "--config", str(tmp_path / "feed.toml")],
         env=environment(), capture_output=True, text=True, check=False,
@@ -402,13 +403,13 @@ def test_no_login_at_all_is_a_failure(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_arguments_are_refused(tmp_path: Path, arguments: list[str], complaint: str) -> None:
-    command = [sys.executable, "-m", "tradebal", "record", str(tmp_path / "tape"), *arguments]
+    command = [sys.executable, "-m", "tradebal", "record", str(tmp_path / "recording"), *arguments]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert complaint in done.stderr
 
 
 def test_an_existing_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
-    (tmp_path / "tape").write_text("mine")
+    (tmp_path / "recording").write_text("mine")
     with pytest.raises(RecordingError, match="exists already"):
-        Recorder(feed("ws://127.0.0.1:1/stocks"), Secret(KEY), tmp_path / "tape")
+        Recorder(feed("ws://127.0.0.1:1/stocks"), Secret(KEY), tmp_path / "recording")

@@ -1,4 +1,4 @@
-"""Replay: every message of the tape, in its order, at the moment that the tape says."""
+"""Replay: every message of the playback, in its order, at the moment that the playback says."""
 
 import json
 import re
@@ -15,13 +15,14 @@ import websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tradebal.market.connection import Manners
 from tradebal.market.dialogue import AlpacaDialogue, Dialogue, KrakenDialogue, MassiveDialogue
-from tradebal.market.playback import frame
-from tradebal.market.server import Manners, Provider
+from tradebal.market.server import Provider
 from tradebal.recordings.format import Header, Kind, Record, Writer
 from tradebal.recordings.importers import CSV_HEADER, open_source
-from tradebal.recordings.replay import Between, ReplayTape, dialogue_of, rule_of
+from tradebal.recordings.replay import Between, RecordingPlayback, dialogue_of, rule_of
 from tradebal.recordings.sift import Sift
+from tradebal.router.frames import server_frame
 from tradebal.router.interface import EventKind, Rule, Status
 from tradebal.router.pure import Router
 from tradebal.upstream.profiles import COINBASE, KRAKEN, MASSIVE
@@ -69,9 +70,9 @@ def messages_of(frames: bytes) -> list[bytes]:
     return found
 
 
-def played(tape: ReplayTape) -> list[tuple[float, list[bytes]]]:
+def played(playback: RecordingPlayback) -> list[tuple[float, list[bytes]]]:
     chunks = []
-    for chunk in tape.chunks():
+    for chunk in playback.chunks():
         block = chunk.render(None, 0)
         messages = messages_of(block.data)
         assert block.frames == len(messages)
@@ -86,11 +87,11 @@ def numbers(messages: list[bytes]) -> list[int]:
 # Pace
 
 
-def test_messages_fall_due_at_the_tapes_own_pace(tmp_path: Path) -> None:
+def test_messages_fall_due_at_the_playbacks_own_pace(tmp_path: Path) -> None:
     times = [NINE_THIRTY + offset * SECOND // 1000 for offset in (0, 0, 250, 1500, 60_000)]
-    tape = ReplayTape(recording(tmp_path / "tape", times), MASSIVE.rule)
-    assert tape.paced
-    assert [(at, numbers(messages)) for at, messages in played(tape)] == [
+    playback = RecordingPlayback(recording(tmp_path / "recording", times), MASSIVE.rule)
+    assert playback.paced
+    assert [(at, numbers(messages)) for at, messages in played(playback)] == [
         (0.0, [0, 1]),
         (0.25, [2]),
         (1.5, [3]),
@@ -103,9 +104,9 @@ def test_messages_fall_due_at_the_tapes_own_pace(tmp_path: Path) -> None:
 def test_a_faster_pace_divides_the_times_and_keeps_all_in_order(
     tmp_path_factory: pytest.TempPathFactory, offsets: list[int], speed: float
 ) -> None:
-    path = recording(tmp_path_factory.mktemp("pace") / "tape", [NINE_THIRTY + offset for offset in offsets])
+    path = recording(tmp_path_factory.mktemp("pace") / "recording", [NINE_THIRTY + offset for offset in offsets])
     due = {}
-    for at, messages in played(ReplayTape(path, MASSIVE.rule, speed)):
+    for at, messages in played(RecordingPlayback(path, MASSIVE.rule, speed)):
         due.update(dict.fromkeys(numbers(messages), at))
     assert list(due) == list(range(len(offsets)))
     assert list(due.values()) == sorted(due.values())
@@ -116,14 +117,16 @@ def test_a_faster_pace_divides_the_times_and_keeps_all_in_order(
 
 def test_a_clock_that_was_set_back_while_recording_keeps_the_order_and_stops_nothing(tmp_path: Path) -> None:
     times = [NINE_THIRTY + offset * SECOND for offset in (0, 10, 3, 4, 11)]
-    chunks = played(ReplayTape(recording(tmp_path / "tape", times), MASSIVE.rule))
+    chunks = played(RecordingPlayback(recording(tmp_path / "recording", times), MASSIVE.rule))
     assert [(at, numbers(messages)) for at, messages in chunks] == [(0.0, [0]), (10.0, [1, 2, 3]), (11.0, [4])]
 
 
 def test_at_full_speed_nothing_is_timed(tmp_path: Path) -> None:
-    tape = ReplayTape(recording(tmp_path / "tape", [NINE_THIRTY + n * SECOND for n in range(2000)]), MASSIVE.rule, None)
-    assert not tape.paced
-    chunks = played(tape)
+    playback = RecordingPlayback(
+        recording(tmp_path / "recording", [NINE_THIRTY + n * SECOND for n in range(2000)]), MASSIVE.rule, None
+    )
+    assert not playback.paced
+    chunks = played(playback)
     assert {at for at, _ in chunks} == {0.0}
     assert numbers([message for _, messages in chunks for message in messages]) == list(range(2000))
 
@@ -131,15 +134,15 @@ def test_at_full_speed_nothing_is_timed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("per_frame", [1, 7, 128, 1000, 5000])
 def test_single_trades_fill_frames_at_full_speed(tmp_path: Path, per_frame: int) -> None:
     path = csv(tmp_path / "t-2013-10-07.csv", [34_200_000 + n // 10 for n in range(3000)])
-    chunks = played(ReplayTape(path, MASSIVE.rule, None, per_frame))
+    chunks = played(RecordingPlayback(path, MASSIVE.rule, None, per_frame))
     sizes = [len(json.loads(message)) for _, messages in chunks for message in messages]
     assert sizes == [per_frame] * (3000 // per_frame) + ([3000 % per_frame] if 3000 % per_frame else [])
     assert numbers([message for _, messages in chunks for message in messages]) == list(range(1, 3001))
 
 
-def test_at_the_tapes_pace_single_trades_share_a_frame_only_with_those_due_at_the_same_time(tmp_path: Path) -> None:
+def test_at_the_playbacks_pace_single_trades_share_a_frame_only_with_those_due_at_the_same_time(tmp_path: Path) -> None:
     path = csv(tmp_path / "t-2013-10-07.csv", [34_200_000] * 5 + [34_200_001] + [34_200_500] * 2)
-    chunks = played(ReplayTape(path, MASSIVE.rule, 1.0, 3))
+    chunks = played(RecordingPlayback(path, MASSIVE.rule, 1.0, 3))
     assert [(at, [numbers([message]) for message in messages]) for at, messages in chunks] == [
         (0.0, [[1, 2, 3], [4, 5]]),
         (0.001, [[6]]),
@@ -162,8 +165,8 @@ def test_a_part_of_the_day_is_chosen_by_new_yorks_clocks(
 ) -> None:
     clocks = [34_199_999, 34_200_000, 57_599_999, 57_600_000]
     path = csv(tmp_path / "t.csv", clocks)
-    tape = ReplayTape(path, MASSIVE.rule, day=DAY, between=Between(since, until))
-    chunks = played(tape)
+    playback = RecordingPlayback(path, MASSIVE.rule, day=DAY, between=Between(since, until))
+    chunks = played(playback)
     assert numbers([message for _, messages in chunks for message in messages]) == expected
     assert not chunks or chunks[0][0] == 0.0
 
@@ -171,14 +174,14 @@ def test_a_part_of_the_day_is_chosen_by_new_yorks_clocks(
 def test_a_part_of_the_day_is_played_once_even_if_the_recording_goes_on_for_days(tmp_path: Path) -> None:
     day = 24 * 3600 * SECOND
     times = [NINE_THIRTY - day // 2, NINE_THIRTY, NINE_THIRTY + SECOND, NINE_THIRTY + day, NINE_THIRTY + 2 * day]
-    path = recording(tmp_path / "tape", times)
+    path = recording(tmp_path / "recording", times)
     for between, expected in (
         (Between(time(9, 30), time(9, 31)), [1, 2]),
         (Between(time(9, 30)), [0]),
         (Between(None, time(9, 31)), [1, 2]),
         (Between(), [0, 1, 2, 3, 4]),
     ):
-        chunks = played(ReplayTape(path, MASSIVE.rule, between=between))
+        chunks = played(RecordingPlayback(path, MASSIVE.rule, between=between))
         assert numbers([message for _, messages in chunks for message in messages]) == expected
 
 
@@ -198,15 +201,15 @@ def test_a_part_of_the_day_is_played_once_even_if_the_recording_goes_on_for_days
 )
 def test_trades_are_counted_as_the_balancer_counts_them(rule: Rule, message: bytes, trades: int) -> None:
     sift = Sift(rule)
-    sift.feed(frame(message))
+    sift.feed(server_frame(message))
     assert sift.trades == trades
-    sift.feed(frame(message) * 2)
+    sift.feed(server_frame(message) * 2)
     assert sift.trades == 3 * trades
 
 
 def test_a_recording_of_a_custom_feed_says_itself_what_its_trades_are(tmp_path: Path) -> None:
     rule = Rule(b"kind", (b"print",), b"ticker")
-    path = recording(tmp_path / "tape", [], Header("custom", "wss://feed.example/x", "now", (), rule))
+    path = recording(tmp_path / "recording", [], Header("custom", "wss://feed.example/x", "now", (), rule))
     with open_source(path) as source:
         assert rule_of(source) == rule
 
@@ -228,14 +231,14 @@ def test_the_provider_plays_the_part_that_the_recording_came_from() -> None:
 def test_damage_in_the_middle_plays_what_comes_before_and_is_kept_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = recording(tmp_path / "tape", [NINE_THIRTY, NINE_THIRTY + SECOND])
+    path = recording(tmp_path / "recording", [NINE_THIRTY, NINE_THIRTY + SECOND])
     with path.open("ab") as file:
         file.write(b"damage\n" * 20)
-    tape = ReplayTape(path, MASSIVE.rule)
-    assert len(played(tape)) == 2
-    assert tape.damage is not None
-    assert "damaged at byte" in tape.damage.message
-    assert "tape ended early" in caplog.text
+    playback = RecordingPlayback(path, MASSIVE.rule)
+    assert len(played(playback)) == 2
+    assert playback.damage is not None
+    assert "damaged at byte" in playback.damage.message
+    assert "playback ended early" in caplog.text
 
 
 # To real clients
@@ -249,9 +252,11 @@ def massive_login(client: websocket.WebSocket) -> None:
     assert json.loads(client.recv())[0]["message"] == "subscribed to: T.*"
 
 
-def test_two_clients_each_get_the_whole_tape_in_order(tmp_path: Path) -> None:
-    path = recording(tmp_path / "tape", [NINE_THIRTY + n for n in range(500)])
-    with Provider(ReplayTape(path, MASSIVE.rule, None), dialogue_of("massive", HEADER.url, MASSIVE.rule)) as provider:
+def test_two_clients_each_get_the_whole_playback_in_order(tmp_path: Path) -> None:
+    path = recording(tmp_path / "recording", [NINE_THIRTY + n for n in range(500)])
+    with Provider(
+        RecordingPlayback(path, MASSIVE.rule, None), dialogue_of("massive", HEADER.url, MASSIVE.rule)
+    ) as provider:
         for key in ("one", "two"):
             client = websocket.create_connection(provider.url, timeout=30)
             assert json.loads(client.recv())[0]["status"] == "connected"
@@ -264,10 +269,10 @@ def test_two_clients_each_get_the_whole_tape_in_order(tmp_path: Path) -> None:
     assert provider.report().trades == 1000
 
 
-def test_a_tape_reaches_the_shards_of_a_router_with_its_symbols_apart_and_its_bytes_kept(tmp_path: Path) -> None:
+def test_a_playback_reaches_the_shards_of_a_router_with_its_symbols_apart_and_its_bytes_kept(tmp_path: Path) -> None:
     symbols = [f"SYM{n}" for n in range(50)]
     expected = [trade(n, symbols[n * 7 % 50]) for n in range(20_000)]
-    path = tmp_path / "tape.zst"
+    path = tmp_path / "recording.zst"
     with Writer(path, HEADER) as writer:
         for at in range(0, len(expected), 13):
             writer.write(NINE_THIRTY + at, Kind.TEXT, b"[" + b", ".join(expected[at : at + 13]) + b"]")
@@ -282,7 +287,7 @@ def test_a_tape_reaches_the_shards_of_a_router_with_its_symbols_apart_and_its_by
             router.sent(shard, count)
 
     manners = Manners(close_at_end=True)
-    with Provider(ReplayTape(path, MASSIVE.rule, None), Dialogue, manners=manners) as provider:
+    with Provider(RecordingPlayback(path, MASSIVE.rule, None), Dialogue, manners=manners) as provider:
         client = websocket.create_connection(provider.url, timeout=30)
         closed = False
         while not closed:
@@ -340,13 +345,13 @@ def test_the_command_plays_a_csv_to_one_client_over_tls_reports_and_exits(tmp_pa
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert out.startswith("sent: trades=1000 frames=8 ")
-    assert "tape ended: " in err
+    assert "playback ended: " in err
     assert json.loads(report.read_text())["trades"] == 1000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_stays_after_the_tapes_end_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
-    process, url = start(str(recording(tmp_path / "tape", [NINE_THIRTY])), "--profile", "plain")
+def test_the_command_stays_after_the_playbacks_end_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    process, url = start(str(recording(tmp_path / "recording", [NINE_THIRTY])), "--profile", "plain")
     with process:
         client = websocket.create_connection(url, timeout=30)
         assert client.recv().encode() == b"[" + trade(0) + b"]"
@@ -360,8 +365,8 @@ def test_the_command_stays_after_the_tapes_end_until_a_signal(tmp_path: Path, nu
     assert out.startswith("sent: trades=1 frames=1 ")
 
 
-def test_the_command_fails_if_the_tape_was_damaged(tmp_path: Path) -> None:
-    path = recording(tmp_path / "tape", [NINE_THIRTY])
+def test_the_command_fails_if_the_playback_was_damaged(tmp_path: Path) -> None:
+    path = recording(tmp_path / "recording", [NINE_THIRTY])
     with path.open("ab") as file:
         file.write(b"damage\n" * 20)
     process, url = start(str(path), "--profile", "plain", "--once")
@@ -387,7 +392,7 @@ def test_the_command_fails_if_the_tape_was_damaged(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_arguments_are_refused(tmp_path: Path, arguments: list[str], complaint: str) -> None:
-    path = recording(tmp_path / "tape", [NINE_THIRTY])
+    path = recording(tmp_path / "recording", [NINE_THIRTY])
     command = [sys.executable, "-m", "tradebal", "replay", str(path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -395,7 +400,7 @@ def test_impossible_arguments_are_refused(tmp_path: Path, arguments: list[str], 
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    path = recording(tmp_path / "tape", [NINE_THIRTY])
+    path = recording(tmp_path / "recording", [NINE_THIRTY])
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         command = [sys.executable, "-m", "tradebal", "replay", str(path), "--port", str(port)]
@@ -406,9 +411,9 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 def test_no_record_is_lost_between_two_formats(tmp_path: Path) -> None:
     source, copy = csv(tmp_path / "t-2013-10-07.csv", list(range(0, 86_400_000, 60_000))), tmp_path / "copy.zst"
-    with open_source(source) as tape, Writer(copy, HEADER) as writer:
-        written = [Record(message.time_ns, Kind.TEXT, message.data) for message in tape.messages()]
+    with open_source(source) as playback, Writer(copy, HEADER) as writer:
+        written = [Record(message.time_ns, Kind.TEXT, message.data) for message in playback.messages()]
         for record in written:
             writer.write(*record)
-    with open_source(copy) as tape:
-        assert [(m.time_ns, m.data) for m in tape.messages()] == [(r.time_ns, r.data) for r in written]
+    with open_source(copy) as playback:
+        assert [(m.time_ns, m.data) for m in playback.messages()] == [(r.time_ns, r.data) for r in written]

@@ -11,9 +11,11 @@ import pytest
 from tests.system import KEY, System
 from tests.waiting import until
 from tradebal.market.certificate import ThrowAwayAuthority
+from tradebal.market.connection import Manners
 from tradebal.market.dialogue import MassiveDialogue
-from tradebal.market.playback import Block, Prepared, frame
-from tradebal.market.server import Manners, Provider
+from tradebal.market.playback import Block, Prepared
+from tradebal.market.server import Provider
+from tradebal.router.frames import server_frame
 
 SYMBOLS = [b"AAPL", b"MSFT", b"SPY", b"BRK.B", b"TSLA", b"F", b"NVDA", b"QQQ"]
 
@@ -28,7 +30,7 @@ def trade(number):
 
 @dataclass
 class Numbered:
-    """A tape of trades 1 to `count`, as fast as the client reads, `per_frame` in each message."""
+    """A playback of trades 1 to `count`, as fast as the client reads, `per_frame` in each message."""
 
     count: int
     per_frame: int = 50
@@ -38,12 +40,12 @@ class Numbered:
         for first in range(1, self.count + 1, self.per_frame):
             numbers = range(first, min(first + self.per_frame, self.count + 1))
             message = b"[" + b",".join(map(trade, numbers)) + b"]"
-            yield Prepared(0.0, Block(frame(message), 1, len(numbers), first))
+            yield Prepared(0.0, Block(server_frame(message), 1, len(numbers), first))
 
 
 @dataclass
 class Steady:
-    """A tape of `rate` trades a second, 5 in each message, for `seconds`."""
+    """A playback of `rate` trades a second, 5 in each message, for `seconds`."""
 
     rate: int
     seconds: int
@@ -52,12 +54,12 @@ class Steady:
     def chunks(self):
         for first in range(1, self.rate * self.seconds, 5):
             message = b"[" + b",".join(map(trade, range(first, first + 5))) + b"]"
-            yield Prepared(first / self.rate, Block(frame(message), 1, 5, first))
+            yield Prepared(first / self.rate, Block(server_frame(message), 1, 5, first))
 
 
 @contextlib.contextmanager
-def provider(tape, **options):
-    with Provider(tape, lambda: MassiveDialogue(keys=[KEY]), **options) as serving:
+def provider(playback, **options):
+    with Provider(playback, lambda: MassiveDialogue(keys=[KEY]), **options) as serving:
         yield serving
 
 
@@ -203,7 +205,7 @@ def test_a_killed_balancer_comes_back_and_workers_find_it_again(tmp_path):
         system.start_all()
         system.wait_for("tradebal_worker_trades_total", 30_000)
         system.stop("balancer", signal.SIGKILL)
-        system.start("balancer")  # the provider plays the tape again
+        system.start("balancer")  # the provider plays the playback again
         system.wait_for("tradebal_worker_trades_total", 60_000)
         system.stop_all()
         assert sum(audit["trades"] for audit in system.audits()) == 60_000
@@ -226,13 +228,13 @@ def test_what_cannot_be_routed_is_kept_and_what_stands_beside_it_is_routed(tmp_p
     good, bad = trade(1), b'{"ev":"T","x":4,"q":2}'
     message = b"[" + good + b"," + bad + b"," + trade(3) + b"]"
 
-    class Tape:
+    class Playback:
         paced = False
 
         def chunks(self):
-            yield Prepared(0.0, Block(frame(message), 1, 2, 1))
+            yield Prepared(0.0, Block(server_frame(message), 1, 2, 1))
 
-    with provider(Tape()) as serving, System(tmp_path, serving.url) as system:
+    with provider(Playback()) as serving, System(tmp_path, serving.url) as system:
         system.start_all()
         system.wait_for("tradebal_worker_trades_total", 2)
         system.wait_for("tradebal_rejects_total", 1)

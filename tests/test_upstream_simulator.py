@@ -6,23 +6,24 @@ import pytest
 
 from tests.upstream import Authority, owner
 from tradebal.market import sessions
+from tradebal.market.connection import Manners
 from tradebal.market.dialogue import DIALOGUES, MassiveDialogue
-from tradebal.market.server import Manners, Provider
-from tradebal.market.stocks import StockTape
+from tradebal.market.server import Provider
+from tradebal.market.stocks import StockPlayback
 from tradebal.upstream.link import Phase
 
 TRADES = 3000
 
 
-def tape(rate=30_000.0, trades=TRADES):
-    return StockTape(sessions.steady(rate=rate), trades=trades, bank=1000)
+def playback(rate=30_000.0, trades=TRADES):
+    return StockPlayback(sessions.steady(rate=rate), trades=trades, bank=1000)
 
 
 def test_every_trade_of_the_simulated_market_arrives_over_tls_and_its_end_is_named(tmp_path):
     authority = Authority(tmp_path)
     manners = Manners(close_at_end=True)
     with (
-        Provider(tape(), MassiveDialogue, tls=authority.server("127.0.0.1"), manners=manners) as provider,
+        Provider(playback(), MassiveDialogue, tls=authority.server("127.0.0.1"), manners=manners) as provider,
         owner(provider.url, ca_file=authority.file) as it,
     ):
         it.run_until_lost("closed")
@@ -32,25 +33,25 @@ def test_every_trade_of_the_simulated_market_arrives_over_tls_and_its_end_is_nam
 
 @pytest.mark.parametrize("profile", ["massive", "alpaca", "coinbase", "kraken"])
 def test_each_simulated_provider_lets_us_in(profile):
-    with Provider(tape(), DIALOGUES[profile]) as provider, owner(provider.url, profile, key="key:secret") as it:
+    with Provider(playback(), DIALOGUES[profile]) as provider, owner(provider.url, profile, key="key:secret") as it:
         it.run_until_phase(Phase.LIVE)
 
 
 def test_wrong_key_is_refused():
     dialogue = functools.partial(MassiveDialogue, keys=["another"])
-    with Provider(tape(), dialogue) as provider, owner(provider.url) as it:
+    with Provider(playback(), dialogue) as provider, owner(provider.url) as it:
         it.run_until_lost("refused_key")
 
 
 def test_topic_beyond_the_market_is_not_authorized():
-    with Provider(tape(), MassiveDialogue) as provider, owner(provider.url, subscribe=("T.*", "XT.*")) as it:
+    with Provider(playback(), MassiveDialogue) as provider, owner(provider.url, subscribe=("T.*", "XT.*")) as it:
         it.run_until_lost("not_authorized")
 
 
 @pytest.mark.parametrize("evict", ["newest", "oldest"])
 def test_second_connection_of_an_account_costs_one_of_the_two_and_says_so(evict):
     with (
-        Provider(tape(rate=100), MassiveDialogue, manners=Manners(evict=evict)) as provider,
+        Provider(playback(rate=100), MassiveDialogue, manners=Manners(evict=evict)) as provider,
         owner(provider.url) as first,
         owner(provider.url) as second,
     ):
@@ -62,7 +63,7 @@ def test_second_connection_of_an_account_costs_one_of_the_two_and_says_so(evict)
 
 def test_client_that_stops_reading_learns_that_it_was_too_slow():
     with (
-        Provider(tape(rate=1e6, trades=10**7), MassiveDialogue, manners=Manners(buffer_limit=1 << 16)) as provider,
+        Provider(playback(rate=1e6, trades=10**7), MassiveDialogue, manners=Manners(buffer_limit=1 << 16)) as provider,
         owner(provider.url) as it,
     ):
         it.run_until(lambda: it.link.connects, "the login")

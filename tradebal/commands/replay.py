@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Serves a recording over a websocket: login and subscription as its provider has them, then the recorded "
         "messages, to each client from the start. FILE is what `tradebal record` wrote, a CSV of US trades, or frames "
-        "as cryptofeed keeps them; its contents tell which. At the tape's end connections stay open, as after the "
+        "as cryptofeed keeps them; its contents tell which. At the playback's end connections stay open, as after the "
         "market's close."
     )
     parser.epilog = _EPILOG
@@ -74,11 +74,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until a signal, or with --once until a client had the whole tape; returns the exit status."""
+    """Serve until a signal, or with --once until a client had the whole playback; returns the exit status."""
     from tradebal.market.certificate import ThrowAwayAuthority
-    from tradebal.market.server import Manners, Provider
+    from tradebal.market.connection import Manners
+    from tradebal.market.server import Provider
     from tradebal.recordings.importers import open_source
-    from tradebal.recordings.replay import Between, ReplayTape, dialogue_of, rule_of
+    from tradebal.recordings.replay import Between, RecordingPlayback, dialogue_of, rule_of
 
     if args.since is not None and args.until is not None and args.until <= args.since:
         raise UserError("--until must be later in the day than --from", code=2)
@@ -87,13 +88,15 @@ def run(args: argparse.Namespace) -> int:
     with open_source(args.file, args.date) as source:
         rule = rule_of(source)
         dialogue = dialogue_of(args.profile or source.profile, source.url, rule)
-    tape = ReplayTape(args.file, rule, args.speed, args.trades_per_frame, args.date, Between(args.since, args.until))
+    playback = RecordingPlayback(
+        args.file, rule, args.speed, args.trades_per_frame, args.date, Between(args.since, args.until)
+    )
     log.setup("replay")
     authority = ThrowAwayAuthority(*({args.host} - {"0.0.0.0", "::"})) if args.tls else None  # noqa: S104
     if authority:
         output.write(args.ca_out, authority.pem)
     provider = Provider(
-        tape,
+        playback,
         dialogue,
         host=args.host,
         port=(9443 if args.tls else 9080) if args.port is None else args.port,
@@ -115,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         )
     print(f"sent: trades={report.trades} frames={report.frames} bytes={report.bytes} clients={len(report.clients)}")
     whole = any(client.finished and not client.dropped for client in report.clients)
-    return 1 if tape.damage or (args.once and not whole) else 0
+    return 1 if playback.damage or (args.once and not whole) else 0
 
 
 def _speed(text: str) -> float | None:

@@ -23,7 +23,8 @@ from tradebal.market import output
 from tradebal.systemd import log
 
 if TYPE_CHECKING:
-    from tradebal.market.server import Provider, SentLog
+    from tradebal.market.sent_log import SentLog
+    from tradebal.market.server import Provider
     from tradebal.market.sessions import Session
 
 _log = logging.getLogger(__name__)
@@ -103,9 +104,11 @@ numbered 1, 2, 3… (`q`), so that losses and duplicates show."""
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the session is over (--once), or SIGINT or SIGTERM."""
+    from tradebal.market.connection import Manners
     from tradebal.market.dialogue import MassiveDialogue
-    from tradebal.market.server import Manners, Provider, SentLog
-    from tradebal.market.stocks import StockTape
+    from tradebal.market.sent_log import SentLog
+    from tradebal.market.server import Provider
+    from tradebal.market.stocks import StockPlayback
 
     log.setup("simulate")
     session = _session(args)
@@ -120,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
                 raise output.unwritable(args.sent_log, error) from None
             stack.callback(sent_log.close)
         provider = Provider(
-            StockTape(session, seed=args.seed, trades=args.trades, repeat=args.repeat),
+            StockPlayback(session, seed=args.seed, trades=args.trades, repeat=args.repeat),
             lambda: MassiveDialogue(keys=args.key),
             host=args.host,
             port=(9443 if args.tls else 9080) if args.port is None else args.port,

@@ -21,8 +21,8 @@ class Dialogue:
     """One client's exchange with a provider that asks for nothing and plays at once; the base of the others.
 
     `paths` are those that a handshake may ask for (empty: any); `logged_in` ends the wait for a login; `playing`
-    starts the tape; `wanted` filters it; `account` names whose single connection this is; `refused` asks for a close
-    with 1008.
+    starts the playback; `wanted` filters it; `account` names whose single connection this is; `refused` asks
+    for a close with 1008.
     """
 
     paths: tuple[str, ...] = ()

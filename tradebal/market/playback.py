@@ -1,12 +1,11 @@
 """What a provider plays: prepared websocket frames and the times at which they are due.
 
-A `Tape` is the session that every client gets from its own start; a `Chunk` is what falls due at one moment; a `Block`
-is the bytes that a chunk came to for one client.
+A `Playback` is the session that every client gets from its own start; a `Chunk` is what falls due at one moment;
+a `Block` is the bytes that a chunk came to for one client.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -26,14 +25,14 @@ class Block(NamedTuple):
 
 
 class Chunk(Protocol):
-    """What falls due at one moment of a tape."""
+    """What falls due at one moment of a playback."""
 
     @property
     def at(self) -> float:
-        """Seconds from the start of the tape."""
+        """Seconds from the start of the playback."""
 
     def render(self, wanted: Wanted, time_ms: int) -> Block:
-        """Give the frames with what the client wants, stamped `time_ms` (epoch) where the tape stamps its trades.
+        """Give the frames with what the client wants, stamped `time_ms` (epoch) where the playback stamps its trades.
 
         Called at most once for each client; a block without data is not sent.
         """
@@ -51,7 +50,7 @@ class Prepared:
         return self.block
 
 
-class Tape(Protocol):
+class Playback(Protocol):
     """A session that can be played any number of times, also side by side from several threads."""
 
     @property
@@ -60,13 +59,3 @@ class Tape(Protocol):
 
     def chunks(self) -> Iterator[Chunk]:
         """Play from the start, in order of time."""
-
-
-def frame(payload: bytes, opcode: int = 1) -> bytes:
-    """Give one unmasked, unfragmented websocket frame (RFC 6455, section 5.2); opcode 1 is text, 2 binary."""
-    length = len(payload)
-    if length < 126:
-        return struct.pack("!BB", 0x80 | opcode, length) + payload
-    if length < 65536:
-        return struct.pack("!BBH", 0x80 | opcode, 126, length) + payload
-    return struct.pack("!BBQ", 0x80 | opcode, 127, length) + payload

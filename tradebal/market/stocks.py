@@ -1,4 +1,4 @@
-"""The simulated stock market as a tape: sessions' rates, filled with made trades, in frames of the size for the rate.
+"""The simulated stock market as a playback: each session's rates, filled with made trades, in frames of matching size.
 
 Making a trade takes Python several microseconds, and an open asks for 800,000 a second. So a bank of made trades is
 gone through in circles: at ordinary rates each trade is replaced by a newly made one once it was sent; at higher ones
@@ -11,10 +11,11 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 
-from tradebal.market.playback import Block, Wanted, frame
+from tradebal.market.playback import Block, Wanted
 from tradebal.market.sessions import FULL_FRAME, Session, trades_per_frame
 from tradebal.market.symbols import Symbol, universe
 from tradebal.market.trades import Template, TradeMaker, tails, times
+from tradebal.router.frames import server_frame
 
 TICK = 0.002
 """Seconds between two chunks: what a provider's own batching might be, and a load that Python can bear."""
@@ -28,7 +29,7 @@ _RENEWED_PER_TICK = 32
 _UNPACED_CHUNK = 16 * FULL_FRAME
 
 
-class StockTape:
+class StockPlayback:
     """One session of the simulated market; every play of it has the same trades in the same order.
 
     `q` counts 1, 2, 3… over the whole session, so a client's losses and duplicates are a subtraction. (Massive's own
@@ -172,7 +173,7 @@ class _Reel:
             fill[1::4] = map(at_times.__getitem__, ages)
             fill[2::4] = numbers
             fill[3::4] = map(with_tails.__getitem__, kinds)
-            frames.append(frame(b"[" + b",".join(texts) % tuple(fill) + b"]"))
+            frames.append(server_frame(b"[" + b",".join(texts) % tuple(fill) + b"]"))
             first_sent = first_sent or numbers[0]
             trades += len(texts)
         return Block(b"".join(frames), len(frames), trades, first_sent)

@@ -1,4 +1,4 @@
-"""Tapes that `replay` can play: our recordings, and files of others that hold the same thing in another form."""
+"""Recordings that `replay` can play: our own, and files of others that hold the same thing in another form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Q and T are both Nasdaq: the one on its own tape, the other on the tapes of NYSE
 """
 
 TRADE_REPORTING_FACILITY = 202
-"""`trfi` of off-exchange prints. A tape with letters doesn't say which facility took one; this is Nasdaq's in Carteret,
+"""`trfi` of off-exchange prints. A file with letters doesn't say which facility took one; this is Nasdaq's in Carteret,
 which takes most."""
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -56,7 +56,7 @@ _OTHER_LINE = re.compile(rb"[a-z]{2,8}://\S+ (<->|<-|->) ")
 
 
 class Message(NamedTuple):
-    """One message of a tape; of a bundled tape, one trade."""
+    """One message of a recording; of a bundled one, one trade."""
 
     time_ns: int
     """Nanoseconds since the epoch."""
@@ -65,14 +65,14 @@ class Message(NamedTuple):
 
 
 class Source:
-    """A tape: iterate `messages()` once, then read the counts. Use it as a context manager."""
+    """A recording: iterate `messages()` once, then read the counts. Use it as a context manager."""
 
     profile: str
-    """Of the provider that the tape's messages look like."""
+    """Of the provider that the recording's messages look like."""
     url = ""
     subscribe: tuple[str, ...] = ()
     rule: Rule | None = None
-    """Where the tape itself says what a trade is; otherwise its profile does."""
+    """Where the recording itself says what a trade is; otherwise its profile does."""
     bundled = False
     """Whether each message is a single trade, which the provider would send with others in an array."""
 
@@ -85,10 +85,10 @@ class Source:
         self.skipped = 0
         """Lines that could not be parsed, and text that isn't any."""
         self.suspicious = 0
-        """Trades that the tape's vendor marked as suspicious; they are played."""
+        """Trades that the recording's vendor marked as suspicious; they are played."""
 
     def messages(self) -> Iterator[Message]:
-        """Yield what the provider sent, in the tape's order; RecordingError names file and place of what stops it."""
+        """Yield what the provider sent, in the recording's order; RecordingError names file and place of an error."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -276,9 +276,9 @@ class CryptofeedSource(_LineSource):
 
 
 def open_source(path: Path, day: date | None = None) -> Source:
-    """Open a tape; its contents, not its name, tell what it is.
+    """Open a recording; its contents, not its name, tell what it is.
 
-    `day` is the date of a CSV's trades, by default the one in its name. RecordingError if it is no tape or can't be
+    `day` is the date of a CSV's trades, by default the one in its name. RecordingError if it isn't one or can't be
     read.
     """
     contents = Contents(path)
@@ -298,7 +298,7 @@ def open_source(path: Path, day: date | None = None) -> Source:
     if _FRAME_LINE.match(line) or _OTHER_LINE.match(line):
         return CryptofeedSource(path)
     what = "is empty" if not first else f"begins with {_shown(line)}, which"
-    joined = "; a tape would be" if not first else " isn't how a tape begins:"
+    joined = "; a recording would be" if not first else " isn't how a recording begins:"
     raise RecordingError(f"{path}: {what}{joined} {_FORMATS}", code=2)
 
 

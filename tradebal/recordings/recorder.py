@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 
 from tradebal.config import Feed, Secret
-from tradebal.market.playback import frame
 from tradebal.recordings.format import FLUSH_INTERVAL, Header, Kind, Writer, utc_now
 from tradebal.recordings.sift import Sift
 from tradebal.router import make_router, warn_if_slow
-from tradebal.router.frames import BINARY
+from tradebal.router.frames import BINARY, server_frame
 from tradebal.router.interface import Event, EventKind, Status
 from tradebal.systemd.log import Limited
 from tradebal.upstream.connection import Connection
@@ -195,7 +194,7 @@ class Recorder:
     def _keep(self, message: Event, time_ns: int, now: float) -> None:
         phase = self._link.phase
         trades, rejects = self._sift.trades, self._sift.rejects
-        others = self._sift.feed(frame(message.data, message.code))
+        others = self._sift.feed(server_frame(message.data, message.code))
         traded = self._sift.trades > trades
         if traded:
             # Before the message is written: a gap that it ends stands in front of it.

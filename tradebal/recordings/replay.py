@@ -1,4 +1,4 @@
-"""Turns a recording into the tape that a provider plays: which frames, and when each is due."""
+"""Turns a recording into the playback that a provider plays: which frames, and when each is due."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 from tradebal.config import Feed
 from tradebal.errors import UserError
 from tradebal.market.dialogue import DIALOGUES, AlpacaDialogue, Dialogue, MassiveDialogue
-from tradebal.market.playback import Block, Chunk, Prepared, frame
+from tradebal.market.playback import Block, Chunk, Prepared
 from tradebal.recordings.importers import Message, Source, new_york, open_source
 from tradebal.recordings.sift import Sift
+from tradebal.router.frames import server_frame
 from tradebal.router.interface import Rule
 from tradebal.upstream.profiles import PROFILES, resolve
 
@@ -46,8 +47,8 @@ class Between:
 
 
 @dataclass
-class ReplayTape:
-    """A recording as a `Tape`: opened anew for each client that it is played to.
+class RecordingPlayback:
+    """A recording as a `Playback`: opened anew for each client that it is played to.
 
     `speed` is a factor on the recording's own pace; None sends as fast as the client reads. Where the recording holds
     single trades instead of messages, those that fall due together share frames of up to `trades_per_frame`.
@@ -60,15 +61,15 @@ class ReplayTape:
     day: date | None = None
     between: Between = Between()
     damage: UserError | None = None
-    """What ended the tape early, once it has been played."""
+    """What ended the playback early, once it has been played."""
 
     @property
     def paced(self) -> bool:
-        """See `Tape.paced`."""
+        """See `Playback.paced`."""
         return self.speed is not None
 
     def chunks(self) -> Iterator[Chunk]:
-        """See `Tape.chunks`. What can't be read ends the tape, and is logged and kept in `damage`."""
+        """See `Playback.chunks`. What can't be read ends the playback, and is logged and kept in `damage`."""
         try:
             source = open_source(self.path, self.day)
         except UserError as error:
@@ -84,7 +85,7 @@ class ReplayTape:
             self._give_up(error)
 
     def _give_up(self, error: UserError) -> None:
-        log.error("tape ended early: %s", error.message)
+        log.error("playback ended early: %s", error.message)
         self.damage = error
 
     def _chunks(self, source: Source) -> Iterator[Chunk]:
@@ -98,7 +99,7 @@ class ReplayTape:
             if source.bundled:
                 block = _bundled(messages, self.trades_per_frame)
             else:
-                data = b"".join(frame(message.data, message.opcode) for message in messages)
+                data = b"".join(server_frame(message.data, message.opcode) for message in messages)
                 before = sift.trades
                 sift.feed(data)
                 block = Block(data, len(messages), sift.trades - before)
@@ -106,7 +107,7 @@ class ReplayTape:
             frames += block.frames
             yield Prepared(at, block)
         log.info(
-            "tape ended: file=%s trades=%d frames=%d left_out=%d skipped=%d suspicious=%d",
+            "playback ended: file=%s trades=%d frames=%d left_out=%d skipped=%d suspicious=%d",
             self.path,
             trades,
             frames,
@@ -192,7 +193,7 @@ def _due_together(
 
 def _bundled(messages: list[Message], trades_per_frame: int) -> Block:
     frames = [
-        frame(b"[" + b",".join(message.data for message in messages[at : at + trades_per_frame]) + b"]")
+        server_frame(b"[" + b",".join(message.data for message in messages[at : at + trades_per_frame]) + b"]")
         for at in range(0, len(messages), trades_per_frame)
     ]
     return Block(b"".join(frames), len(frames), len(messages))

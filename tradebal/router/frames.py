@@ -1,7 +1,10 @@
-"""Cuts the bytes of a websocket connection into messages and control frames, as RFC 6455 asks of a client."""
+"""Cuts the bytes of a websocket connection into messages and control frames, as RFC 6455 asks of a client; makes a
+server's frames.
+"""
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 from tradebal.router.interface import Event, EventKind
@@ -189,3 +192,13 @@ def _close_event(payload: bytes) -> Event:
         raise ViolationError(PROTOCOL_ERROR, "invalid close code")
     _require_utf8(payload[2:])
     return Event(EventKind.CLOSE, payload[2:], code)
+
+
+def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """Return one unmasked, unfragmented frame, as servers send them (RFC 6455, section 5.2)."""
+    length = len(payload)
+    if length < 126:
+        return struct.pack("!BB", 0x80 | opcode, length) + payload
+    if length < 65536:
+        return struct.pack("!BBH", 0x80 | opcode, 126, length) + payload
+    return struct.pack("!BBQ", 0x80 | opcode, 127, length) + payload
