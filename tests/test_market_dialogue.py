@@ -142,3 +142,12 @@ def test_no_message_of_a_client_upsets_a_dialogue(name, message):
     dialogue.opened()
     for answer in dialogue.received(message):
         json.loads(answer)
+
+
+def test_a_market_without_a_channel_refuses_its_topics_as_massive_does():
+    dialogue = MassiveDialogue(channels=())
+    dialogue.opened()
+    say(dialogue, action="auth", params="key")
+    (answer,) = say(dialogue, action="subscribe", params="Q.*,A.*,AM.*,LULD.*,T.*")
+    assert [entry["status"] for entry in answer] == ["error"] * 4 + ["success"]
+    assert answer[0]["message"] == "not authorized to subscribe to: Q.*"

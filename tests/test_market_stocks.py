@@ -78,7 +78,7 @@ def test_dark_pool_odd_lot_fractional_and_late_prints_have_realistic_shares(many
     assert all((trade["x"] == OFF_EXCHANGE) == ("trfi" in trade) == ("trft" in trade) for trade in many)
     assert {trade["trfi"] for trade in many if "trfi" in trade} == set(FACILITIES)
     assert share(lambda trade: trade["s"] < 100) == pytest.approx(0.58, abs=0.05)
-    assert share(lambda trade: "ds" in trade) == pytest.approx(0.06, abs=0.02)
+    assert share(lambda trade: "." in trade["ds"]) == pytest.approx(0.06, abs=0.02)
     assert share(lambda trade: "c" not in trade) == pytest.approx(0.22, abs=0.05)
     assert share(lambda trade: trade.get("c") == []) == pytest.approx(0.01, abs=0.008)
     assert share(lambda trade: round(trade["p"] * 100) != pytest.approx(trade["p"] * 100)) == pytest.approx(
@@ -88,7 +88,7 @@ def test_dark_pool_odd_lot_fractional_and_late_prints_have_realistic_shares(many
     assert 0.001 < len(late) / len(many) < 0.01
     assert {NOW - trade["t"] for trade in late} == set(AGES_MS[5:]), "some from before the session"
     assert len({trade["x"] for trade in many}) >= 15
-    assert sum(len(orjson.dumps(trade)) for trade in many) / len(many) == pytest.approx(112, abs=8)
+    assert sum(len(orjson.dumps(trade)) for trade in many) / len(many) == pytest.approx(142, abs=8)
 
 
 def test_field_order_varies_behind_the_symbol(many):
@@ -102,18 +102,20 @@ def test_field_order_varies_behind_the_symbol(many):
 def test_every_trade_is_json_with_the_documented_fields(seed, rate):
     types = {
         "ev": str, "sym": str, "x": int, "i": str, "z": int, "p": (int, float), "s": int, "ds": str, "c": list,
-        "t": int, "q": int, "trfi": int, "trft": int,
+        "t": int, "pt": int, "q": int, "trfi": int, "trft": int,
     }  # fmt: skip
     trades = trades_of(StockPlayback(sessions.steady(60, rate), seed=seed, trades=700, bank=300))
     assert [trade["q"] for trade in trades] == list(range(1, 701))
     for trade in trades:
         assert trade["ev"] == "T"
-        assert set(trade) - {"ds", "c", "trfi", "trft"} == set(types) - {"ds", "c", "trfi", "trft"}
+        assert set(trade) - {"c", "trfi", "trft"} == set(types) - {"c", "trfi", "trft"}
         assert all(isinstance(value, types[key]) for key, value in trade.items())
         assert trade["p"] > 0
         assert trade["s"] > 0
         assert trade["z"] in (1, 2, 3)
-        assert trade["t"] <= NOW
+        assert trade["pt"] <= trade["t"] <= NOW
+        assert trade["s"] == max(1, round(float(trade["ds"])))
+        assert 33 not in trade.get("c", []), "a legacy condition"
         assert all(type(condition) is int for condition in trade.get("c", []))
     assert len({(trade["sym"], trade["x"], trade["i"]) for trade in trades}) == len(trades), "ids are unique"
 

@@ -48,7 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = """\
 Serve Massive's stock trades as Massive does, from a market that is made up but has a real one's symbols, skew,
 fields and rates. Every client gets the session from its own start; the same --seed makes the same trades. Trades are
-numbered 1, 2, 3… (`q`), so that losses and duplicates show."""
+numbered 1, 2, 3… (`q`), so that losses and duplicates show. The market has trades only: a subscription to another
+channel (Q, A, AM, LULD) is refused as Massive refuses what an account's plan doesn't hold."""
     parser.epilog = _EPILOG
     play = parser.add_argument_group("what is played")
     play.add_argument("--session", choices=("open", "steady", "burst", "max"), default="open", help="default: open")
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             stack.callback(sent_log.close)
         provider = Provider(
             StockPlayback(session, seed=args.seed, trades=args.trades, repeat=args.repeat),
-            lambda: MassiveDialogue(keys=args.key),
+            lambda: MassiveDialogue(keys=args.key, channels=()),
             host=args.host,
             port=(9443 if args.tls else 9080) if args.port is None else args.port,
             tls=tls,

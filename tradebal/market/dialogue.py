@@ -59,13 +59,24 @@ class Dialogue:
 class MassiveDialogue(Dialogue):
     """Massive (formerly Polygon.io): one of its markets, with `keys` (empty: any key is good)."""
 
-    def __init__(self, market: str = "stocks", trades: str = "T", keys: Collection[str] = ()) -> None:
-        """Serve `market` at its path; `trades` is the channel that carries them."""
+    def __init__(
+        self,
+        market: str = "stocks",
+        trades: str = "T",
+        keys: Collection[str] = (),
+        *,
+        path: str = "",
+        channels: Collection[str] | None = None,
+    ) -> None:
+        """Serve `market` at `path` (default: the market's name); `trades` is the channel that carries its trades.
+
+        Topics of other channels than `channels` (default: all that the market has) are refused.
+        """
         super().__init__()
-        self.paths = (f"/{market}",)
+        self.paths = (path or f"/{market}",)
         self.logged_in = False
         self._trades = trades
-        self._channels = _MASSIVE_CHANNELS.get(market, frozenset()) | {trades}
+        self._channels = (_MASSIVE_CHANNELS.get(market, frozenset()) if channels is None else set(channels)) | {trades}
         self._keys = keys
         self._key = ""
         self._topics: dict[str, None] = {}

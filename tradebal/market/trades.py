@@ -17,6 +17,9 @@ from tradebal.market.symbols import Symbol
 AGES_MS = (0, 1, 2, 4, 9, 11_700, 96_000, 2_700_000)
 """How much earlier than its sending a trade can have happened; the last is before any session's start."""
 
+_PARTICIPANT_DELAYS_MS = (0, 1, 0, 1, 2, 0, 1, 3)
+"""By age: how long before the SIP's time (`t`) the exchange or facility produced the trade (`pt`)."""
+
 _AGE_WEIGHTS = (42, 30, 15, 9, 3.6, 0.25, 0.1, 0.05)
 _LATE_AGE = 5
 """From this index of AGES_MS on, a print is late."""
@@ -51,7 +54,7 @@ _NYSE_ID, _NYSE_TAPE, _NYSE_WEIGHT = 10, 1, 22
 """The New York Stock Exchange itself mostly trades what is listed there."""
 
 # As JSON members, by (off-exchange, odd lot): 2 average price, 10 derivatively priced, 12 form T (outside regular
-# hours), 13 the same and late, 14 intermarket sweep, 22 prior reference price, 33 out of sequence, 37 odd lot,
+# hours), 13 the same and late, 14 intermarket sweep, 22 prior reference price, 32 sold out of sequence, 37 odd lot,
 # 41 trade-through exempt, 53 qualified contingent trade.
 _CONDITIONS = {
     (False, False): {"": 46, "[]": 2, "[14]": 13, "[14,41]": 28, "[0]": 3, "[12]": 8},
@@ -59,7 +62,7 @@ _CONDITIONS = {
     (True, False): {"": 66, "[]": 2, "[12]": 8, "[10]": 7, "[53]": 6, "[22]": 5, "[2]": 4, "[0]": 2},
     (True, True): {"[37]": 88, "[12,37]": 8, "[10,37]": 4},
 }
-_LATE_CONDITIONS = {"[33]": 60, "[13]": 25, "[2,33]": 15}
+_LATE_CONDITIONS = {"[32]": 60, "[13]": 25, "[2,32]": 15}
 
 _WIRE_LAYOUT = 0.15
 _ODD_LOT = 0.55
@@ -80,8 +83,11 @@ class Template(NamedTuple):
 
 
 def times(time_ms: int) -> list[bytes]:
-    """What fills a template's second place when it is sent at `time_ms`, by `Template.age`."""
-    return [b"%d" % (time_ms - age) for age in AGES_MS]
+    """What fills a template's second place when it is sent at `time_ms`, by `Template.age`: `t`, and `pt` after it."""
+    return [
+        b'%d,"pt":%d' % (time_ms - age, time_ms - age - delay)
+        for age, delay in zip(AGES_MS, _PARTICIPANT_DELAYS_MS, strict=True)
+    ]
 
 
 def tails(time_ms: int) -> list[bytes]:
@@ -130,22 +136,21 @@ class TradeMaker:
             exchange = _pick(dice, _EXCHANGES[symbol.tape == _NYSE_TAPE])
         price = self._price(index, off_exchange)
         size, odd = self._size(symbol.cents)
-        fraction = ""
+        exact = str(size)
         if odd and off_exchange and dice.random() < _FRACTIONAL / (_ODD_LOT * _OFF_EXCHANGE_SHARE):
             shares = dice.random() * size
-            size = max(1, int(shares))
-            fraction = f'"ds":"{shares:.6f}",'
+            size = max(1, round(shares))
+            exact = f"{shares:.6f}"
         conditions = _pick(dice, _LATE if age >= _LATE_AGE else _ORDINARY[off_exchange, odd])
         if dice.random() < _WIRE_LAYOUT:
-            fraction = f",{fraction[:-1]}" if fraction else ""
             text = (
                 f'{{"ev":"T","sym":"{symbol.ticker}","i":"%b{number:05d}","x":{exchange},"p":{price},"s":{size},'
-                f'{conditions}"t":%b,"q":%d,"z":{symbol.tape}%b{fraction}}}'
+                f'{conditions}"t":%b,"q":%d,"z":{symbol.tape}%b,"ds":"{exact}"}}'
             )
         else:
             text = (
                 f'{{"ev":"T","sym":"{symbol.ticker}","x":{exchange},"i":"%b{number:05d}","z":{symbol.tape},'
-                f'"p":{price},"s":{size},{fraction}{conditions}"t":%b,"q":%d%b}}'
+                f'"p":{price},"s":{size},"ds":"{exact}",{conditions}"t":%b,"q":%d%b}}'
             )
         return Template(text.encode(), symbol.ticker, age, tail)
 
