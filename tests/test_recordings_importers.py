@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import re
+import time
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tradebal.handlers import Batch, Context, Record
 from tradebal.recordings import importers
 from tradebal.recordings.format import Header, Kind, RecordingError, Writer
 from tradebal.recordings.importers import EXCHANGES, Message, Source, open_source
@@ -226,13 +228,13 @@ def test_lines_longer_than_a_chunk_stay_whole(tmp_path: Path) -> None:
 
 
 def test_a_line_that_never_ends_is_an_error_that_names_file_and_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(importers, "MAX_PAYLOAD", 100_000)
     path = tmp_path / "frames.txt"
     path.write_bytes(b"1.0: {}\n2.0: " + b"x" * 300_000)
-    with pytest.raises(RecordingError, match=f"{re.escape(str(path))}: line 2 is longer than 100000 bytes"):
-        everything(path)
+    longer = f"{re.escape(str(path))}: line 2 is longer than 100000 bytes"
+    with open_source(path, max_message=100_000) as source, pytest.raises(RecordingError, match=longer):
+        list(source.messages())
 
 
 @pytest.mark.parametrize(
@@ -276,3 +278,36 @@ def test_any_frame_survives_its_line(
     assert [message.data.decode() for message in messages] == [text for *_, text in frames]
     assert [message.time_ns for message in messages] == [s % 10**10 * 10**9 + f for s, f, _ in frames]
     assert source.skipped == 0
+
+
+def test_a_binary_frame_in_cryptofeeds_file_is_played_as_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    path.write_bytes(b"1.5: b'\\x00\\xff[]'\n2.5: b\"it's\"\n3.5: b'\\x0\n4.5: b'' + b''\n")
+    messages, source = everything(path)
+    assert messages == [Message(1_500_000_000, 2, b"\x00\xff[]"), Message(2_500_000_000, 2, b"it's")]
+    assert source.skipped == 2
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+def test_what_the_handler_record_kept_is_played_with_its_times(tmp_path: Path, compression: str) -> None:
+    record = Record(Context(shard=3, shards=8), directory=str(tmp_path), compression=compression)
+    trade = b'{"ev":"T","sym":"A","p":1,"q":%d}'
+    now_ns = time.time_ns()
+    record.on_trades(Batch(b"".join(trade % n + b"\n" for n in (1, 2)), "ndjson", now_ns))
+    record.close()
+    (path,) = (file for file in tmp_path.rglob("shard-3*") if file.is_file())
+    messages, source = everything(path)
+    assert [message.data for message in messages] == [trade % 1, trade % 2]
+    assert {message.time_ns for message in messages} == {now_ns}
+    assert (source.profile, source.bundled, source.skipped) == ("massive", True, 0)
+
+
+def test_gaps_and_torn_lines_of_the_handler_record_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "shard-0.ndjson"
+    path.write_bytes(
+        b'{"received_ns":1,"trade":{"T":"t","S":"A","i":1}}\n{"received_ns":2,"gap":{"tradebal":"gap"}}\n'
+        b'{"received_ns":3,"trade":{"T":"t","S":"B","i":2}}\n{"received_ns":4,"trade":{"T":"t",'
+    )
+    messages, source = everything(path)
+    assert [message.data for message in messages] == [b'{"T":"t","S":"A","i":1}', b'{"T":"t","S":"B","i":2}']
+    assert (source.profile, source.left_out, source.skipped) == ("alpaca", 1, 1)

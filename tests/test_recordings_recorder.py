@@ -90,6 +90,28 @@ def stay(connection: ServerConnection) -> None:
         pass
 
 
+def test_a_message_forges_no_log_line_steers_no_terminal_and_shows_no_part_of_the_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The key stands across the place where the quote is cut.
+    message = '[{"ev":"T","sym":5}\nlevel=error forged\x1b[2J\r\x9b' + "." * 42 + KEY + "]"
+
+    def play(connection: ServerConnection) -> None:
+        massive_login(connection)
+        connection.send(message)
+        until(lambda: recorder.messages, "the message")
+        recorder.stop()
+        stay(connection)
+
+    with provider(play) as url:
+        recorder = Recorder(feed(url), Secret(KEY), tmp_path / "recording")
+        recorder.run()
+    (line,) = (record.getMessage() for record in caplog.records if "not routable" in record.getMessage())
+    assert line.isprintable()
+    assert r"}\nlevel=error forged\x1b[2J\r\x9b" in line
+    assert KEY[:4] not in line
+
+
 def test_every_message_is_kept_byte_for_byte_and_the_login_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "recording.zst"
     sent = [trades(*range(n, n + 3)) for n in range(0, 900, 3)]

@@ -1,5 +1,6 @@
 """Replay: every message of the playback, in its order, at the moment that the playback says."""
 
+import contextlib
 import json
 import re
 import signal
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import websocket
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradebal.market.connection import Manners
 from tradebal.market.dialogue import AlpacaDialogue, Dialogue, KrakenDialogue, MassiveDialogue
 from tradebal.market.server import Provider
-from tradebal.recordings.format import Header, Kind, Record, Writer
+from tradebal.recordings.format import Contents, Header, Kind, Record, Writer
 from tradebal.recordings.importers import CSV_HEADER, open_source
 from tradebal.recordings.replay import Between, RecordingPlayback, dialogue_of, rule_of
 from tradebal.recordings.sift import Sift
@@ -220,6 +222,8 @@ def test_the_provider_plays_the_part_that_the_recording_came_from() -> None:
     assert massive.paths == ("/crypto",)
     massive.received('{"action":"auth","params":"any"}')
     assert "subscribed to: XT.*" in massive.received('{"action":"subscribe","params":"XT.*"}')[0]
+    futures = dialogue_of("massive", "wss://socket.massive.com/futures/cme", MASSIVE.rule)()
+    assert futures.paths == ("/futures/cme",)
     alpaca = dialogue_of("alpaca", "wss://stream.data.alpaca.markets/v2/iex", MASSIVE.rule)()
     assert isinstance(alpaca, AlpacaDialogue)
     assert alpaca.paths == ("/v2/iex",)
@@ -417,3 +421,40 @@ def test_no_record_is_lost_between_two_formats(tmp_path: Path) -> None:
             writer.write(*record)
     with open_source(copy) as playback:
         assert [(m.time_ns, m.data) for m in playback.messages()] == [(r.time_ns, r.data) for r in written]
+
+
+def test_a_small_file_that_decompresses_to_gigabytes_is_refused_within_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zst"
+    length = 1_000_000_000
+    compressor = zstandard.ZstdCompressor().compressobj()
+    with path.open("wb") as file:
+        file.write(compressor.compress(HEADER.to_line() + b"1 text %d " % length))
+        zeros = bytes(1 << 20)
+        for _ in range(length >> 20):
+            file.write(compressor.compress(zeros))
+        file.write(compressor.flush())
+    assert path.stat().st_size < 1 << 20
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); "
+        "from tradebal.recordings.importers import open_source; from pathlib import Path\n"
+        "list(open_source(Path(sys.argv[1])).messages())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert f"the record at byte {len(HEADER.to_line())} has {length} bytes, more than --max-message" in done.stderr
+    assert "MemoryError" not in done.stderr
+    with open_source(path, max_message=1 << 30) as source:
+        assert source.profile == "massive"
+
+
+@pytest.mark.parametrize("size", [16 << 20, 256 << 20])
+def test_contents_are_decompressed_in_pieces_of_bounded_size(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "zeros.zst"
+    compressor = zstandard.ZstdCompressor().compressobj()
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(compressor.compress(bytes(1 << 20)))
+        file.write(compressor.flush())
+    with contextlib.closing(Contents(path)) as contents:
+        sizes = [len(chunk) for chunk in contents]
+    assert sum(sizes) == size
+    assert max(sizes) <= 33 << 20

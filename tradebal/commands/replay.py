@@ -12,6 +12,7 @@ import threading
 from datetime import date, time
 from pathlib import Path
 
+from tradebal.config import kinds
 from tradebal.errors import UserError
 from tradebal.market import output
 from tradebal.systemd import log
@@ -56,6 +57,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="whose login to play (default: the recording's); plain: none, it plays to whoever connects",
     )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="close with 1000 and exit after one client had all of it")
+    parser.add_argument(
+        "--max-message", type=_size, default=64 << 20, metavar="SIZE",
+        help="longest message to read, which bounds the memory that a forged file can take (default: 64MiB)",
+    )  # fmt: skip
     csv = parser.add_argument_group("a CSV of trades")
     csv.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="its day (default: the one in the file's name)")
     csv.add_argument(
@@ -85,11 +90,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--until must be later in the day than --from", code=2)
     if args.tls != bool(args.ca_out):
         raise UserError("--tls and --ca-out go together: a client must be able to trust the certificate", code=2)
-    with open_source(args.file, args.date) as source:
+    with open_source(args.file, args.date, args.max_message) as source:
         rule = rule_of(source)
         dialogue = dialogue_of(args.profile or source.profile, source.url, rule)
     playback = RecordingPlayback(
-        args.file, rule, args.speed, args.trades_per_frame, args.date, Between(args.since, args.until)
+        args.file,
+        rule,
+        args.speed,
+        args.trades_per_frame,
+        args.date,
+        Between(args.since, args.until),
+        args.max_message,
     )
     log.setup("replay")
     authority = ThrowAwayAuthority(*({args.host} - {"0.0.0.0", "::"})) if args.tls else None  # noqa: S104
@@ -128,6 +139,14 @@ def _speed(text: str) -> float | None:
     if not 0 < speed < math.inf:
         raise argparse.ArgumentTypeError("must be max, or a number greater than 0")
     return speed
+
+
+def _size(text: str) -> int:
+    kind = kinds.Size(1, 1 << 30)
+    try:
+        return kind.read(int(text) if text.isdecimal() else text)
+    except kinds.RefusedError as refused:
+        raise argparse.ArgumentTypeError(f"must be {refused.allowed}") from None
 
 
 def _clock(text: str) -> time:

@@ -33,6 +33,9 @@ MAX_PAYLOAD = 1 << 30
 """Longest payload of a record in bytes, which is the most that feed.max_message can allow; a length beyond it is taken
 for damage before anything is read for it."""
 
+DEFAULT_MAX_PAYLOAD = 64 << 20
+"""Longest payload, in bytes, that a replay reads unless it is asked to read longer ones: feed.max_message's default."""
+
 MAX_HEADER = 64 << 10
 """Longest header line in bytes."""
 
@@ -44,6 +47,10 @@ _HEAD = re.compile(rb"(\d{1,19}) ([a-z-]{1,16}) (\d{1,10}) ")
 _HEAD_BEGUN = re.compile(rb"\d{0,19}|\d{1,19} [a-z-]{0,16}|\d{1,19} [a-z-]{1,16} \d{0,10}")
 _HEAD_LONGEST = 19 + 1 + 16 + 1 + 10 + 1
 _READ_SIZE = 64 << 10
+_BITE = 512
+"""Compressed bytes given to a decompressor at once. A zstd block of 128 KiB can be compressed to 4 bytes, so a bite
+decompresses to 16 MiB at most."""
+
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -229,8 +236,7 @@ class Contents:
                 data, inflater = inflater.unused_data, None
             else:
                 data = b""
-            # Small bites: a forged member can't inflate to more than some 100 MB at once.
-            data = data or self._file.read(4096)
+            data = data or self._file.read(_BITE)
         self.torn = inflater is not None
 
     def close(self) -> None:
@@ -246,9 +252,13 @@ class Reader:
     compressed file it is the offset in the uncompressed contents.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file and read its header; RecordingError if it is none or has none."""
+    def __init__(self, path: Path, max_payload: int = MAX_PAYLOAD) -> None:
+        """Open the file and read its header; RecordingError if it is none or has none.
+
+        A record longer than `max_payload` bytes is refused before its payload is read.
+        """
         self.path = path
+        self._max_payload = min(max_payload, MAX_PAYLOAD)
         self.truncated = ""
         """What was left out at the end, for a warning; empty while there was nothing."""
         self.offset = 0
@@ -303,6 +313,12 @@ class Reader:
             length = int(head[3])
             if length > MAX_PAYLOAD:
                 raise self._damage(f"a length of {length} bytes, more than any message may have ({MAX_PAYLOAD})")
+            if length > self._max_payload:
+                raise RecordingError(
+                    f"{self.path}: the record at byte {self.offset} has {length} bytes, more than --max-message "
+                    f"({self._max_payload})",
+                    hint="if the recording is trusted, allow longer messages by --max-message",
+                )
             start = head.end()
             end = start + length
             if end >= len(self._buffer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import re
@@ -13,9 +14,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tradebal.errors import UserError
-from tradebal.recordings.format import MAX_HEADER, MAX_PAYLOAD, Contents, Kind, Reader, RecordingError
+from tradebal.recordings.format import DEFAULT_MAX_PAYLOAD, MAX_HEADER, Contents, Kind, Reader, RecordingError
 from tradebal.router.frames import BINARY, TEXT
 from tradebal.router.interface import Rule
+from tradebal.upstream.profiles import PROFILES
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ which takes most."""
 
 DAY_MS = 24 * 60 * 60 * 1000
 
-_FORMATS = "a tradebal recording, a CSV of US trades, or a file of frames written by cryptofeed"
+_FORMATS = "a tradebal recording, a CSV of US trades, a file of the handler Record, or frames written by cryptofeed"
 _DATE = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 _CSV_COLUMNS = (
     ("ms_since_midnight_new_york", re.compile(rb"\d{1,8}")),
@@ -52,6 +54,9 @@ _CSV_COLUMNS = (
 )
 _CSV_ROW = re.compile(b",".join(b"(" + pattern.pattern + b")" for _, pattern in _CSV_COLUMNS))
 _FRAME_LINE = re.compile(rb"(\d{1,10})(?:\.(\d{1,18}))?: ")
+_HANDLER_LINE = re.compile(rb'\{"received_ns":(\d{1,19}),"(trade|gap)":')
+_ARRAYS = ("massive", "alpaca")
+"""Profiles of providers that send several trades in an array."""
 _OTHER_LINE = re.compile(rb"[a-z]{2,8}://\S+ (<->|<-|->) ")
 
 
@@ -114,9 +119,9 @@ class Source:
 class RecordingSource(Source):
     """A recording of our own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_message: int) -> None:
         super().__init__(path)
-        self._reader = Reader(path)
+        self._reader = Reader(path, max_message)
         header = self._reader.header
         self.profile, self.url, self.subscribe, self.rule = header.profile, header.url, header.subscribe, header.rule
 
@@ -139,8 +144,9 @@ class RecordingSource(Source):
 
 
 class _LineSource(Source):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_message: int) -> None:
         super().__init__(path)
+        self._max_message = max_message
         self._contents = Contents(path)
 
     def _lines(self) -> Iterator[tuple[int, bytes, bool]]:
@@ -152,8 +158,11 @@ class _LineSource(Source):
             head, newline, rest = chunk.partition(b"\n")
             pieces.append(head)
             length += len(head)
-            if length > MAX_PAYLOAD:
-                raise RecordingError(f"{self.path}: line {number + 1} is longer than {MAX_PAYLOAD} bytes")
+            if length > self._max_message:
+                raise RecordingError(
+                    f"{self.path}: line {number + 1} is longer than {self._max_message} bytes",
+                    hint="if the file is trusted, allow longer messages by --max-message",
+                )
             if not newline:
                 continue
             lines = rest.split(b"\n")
@@ -184,8 +193,8 @@ class CsvSource(_LineSource):
     subscribe = ("T.*",)
     bundled = True
 
-    def __init__(self, path: Path, day: date | None) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, day: date | None, max_message: int) -> None:
+        super().__init__(path, max_message)
         try:
             self._midnights = _hours_of(day or _date_of(path))
         except BaseException:
@@ -261,10 +270,18 @@ class CryptofeedSource(_LineSource):
                 self.skip(f"line={number}", "neither `time: frame` nor a line of the client's")
                 continue
             frame = line[head.end() :]
-            if not _is_text(frame):
+            opcode = TEXT
+            if frame.startswith((b"b'", b'b"')):
+                # Python's notation of a binary frame.
+                literal = _bytes_of(frame)
+                if literal is None:
+                    self.skip(f"line={number}", "the binary frame isn't a whole Python bytes literal")
+                    continue
+                frame, opcode = literal, BINARY
+            elif not _is_text(frame):
                 self.skip(f"line={number}", "the frame isn't UTF-8 text")
                 continue
-            if not whole and not _is_json(frame):
+            if opcode == TEXT and not whole and not _is_json(frame):
                 self.skip(f"line={number}", "the file ends inside this frame")
                 continue
             if frame.startswith(b'{"type":"subscriptions"'):
@@ -272,14 +289,46 @@ class CryptofeedSource(_LineSource):
                 continue
             seconds, fraction = head.groups(default=b"")
             self.played += 1
-            yield Message(int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0")), TEXT, frame)
+            yield Message(int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0")), opcode, frame)
 
 
-def open_source(path: Path, day: date | None = None) -> Source:
+class HandlerSource(_LineSource):
+    """What the handler Record keeps: `{"received_ns":…,"trade":…}` or `{"received_ns":…,"gap":…}` a line.
+
+    The first trade tells which provider's it is. Kraken's trades can't be played: the message around them is missing.
+    """
+
+    def __init__(self, path: Path, max_message: int, line: bytes) -> None:
+        super().__init__(path, max_message)
+        found = _HANDLER_LINE.match(line)
+        profile = _profile_of(line[found.end() : -1]) if found and found[2] == b"trade" else None
+        if profile is None:
+            self.close()
+            raise RecordingError(
+                f"{path}: its first line isn't a trade of a provider that can be played: {_shown(line)}", code=2
+            )
+        self.profile, self.bundled = profile, profile in _ARRAYS
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the trades, at the times when the worker read them."""
+        for number, line, _ in self._lines():
+            head = _HANDLER_LINE.match(line)
+            if not line:
+                continue
+            if head is None or not line.endswith(b"}") or not _is_text(line) or not _is_json(line):
+                self.skip(f"line={number}", "not a line as the handler Record writes it")
+            elif head[2] == b"gap":
+                self.left_out += 1
+            else:
+                self.played += 1
+                yield Message(int(head[1]), TEXT, line[head.end() : -1])
+
+
+def open_source(path: Path, day: date | None = None, max_message: int = DEFAULT_MAX_PAYLOAD) -> Source:
     """Open a recording; its contents, not its name, tell what it is.
 
     `day` is the date of a CSV's trades, by default the one in its name. RecordingError if it isn't one or can't be
-    read.
+    read; a message of more than `max_message` bytes ends it with the same.
     """
     contents = Contents(path)
     first = b""
@@ -292,11 +341,13 @@ def open_source(path: Path, day: date | None = None) -> Source:
         contents.close()
     line = first.partition(b"\n")[0]
     if line.startswith(b'{"tradebal-recording":'):
-        return RecordingSource(path)
+        return RecordingSource(path, max_message)
     if line.rstrip(b"\r") == CSV_HEADER:
-        return CsvSource(path, day)
+        return CsvSource(path, day, max_message)
     if _FRAME_LINE.match(line) or _OTHER_LINE.match(line):
-        return CryptofeedSource(path)
+        return CryptofeedSource(path, max_message)
+    if _HANDLER_LINE.match(line):
+        return HandlerSource(path, max_message, line)
     what = "is empty" if not first else f"begins with {_shown(line)}, which"
     joined = "; a recording would be" if not first else " isn't how a recording begins:"
     raise RecordingError(f"{path}: {what}{joined} {_FORMATS}", code=2)
@@ -366,6 +417,33 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _bytes_of(literal: bytes) -> bytes | None:
+    """Return what a Python bytes literal stands for; None if it isn't one."""
+    if literal[-1:] != literal[1:2]:
+        return None
+    try:
+        value = ast.literal_eval(literal.decode("ascii"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, bytes) else None
+
+
+def _profile_of(trade: bytes) -> str | None:
+    """Return the name of the profile whose trades look like this one and stand alone."""
+    try:
+        fields = json.loads(trade)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    for profile in PROFILES.values():
+        rule = profile.rule
+        marker = fields.get(rule.marker_key.decode())
+        if rule.container is None and isinstance(marker, str) and marker.encode() in rule.marker_values:
+            return profile.name
+    return None
 
 
 def _is_json(text: bytes) -> bool:

@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 PROGRESS_INTERVAL = 1.0
 """Seconds between two progress lines."""
 
+_LOGGED = 4096
+"""Bytes of a message that are searched for the key before a log line quotes the first 100 characters of them."""
+
 _TURN = 0.02
 """Seconds with the socket after which timers get their turn."""
 
@@ -203,9 +206,9 @@ class Recorder:
             self._link.on_event(event, now)
         if self._sift.rejects > rejects:
             self._rejects.warning(
-                "recorded, but not routable: %d bytes that begin with %.100s",
+                "recorded, but not routable: %d bytes that begin with %s",
                 len(message.data),
-                self._link.redact(message.data[:100].decode(errors="replace")),
+                _printable(self._link.redact(message.data[:_LOGGED].decode(errors="replace"))[:100]),
             )
         binary = message.code == BINARY
         if not traded and (phase is Phase.LOGIN or self._link.phase is not phase):
@@ -228,3 +231,8 @@ class Recorder:
                 self._writer.size,
                 self.gaps,
             )
+
+
+def _printable(text: str) -> str:
+    """Escape control characters, so that a message can forge no log line and steer no terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -14,6 +14,7 @@ from tradebal.config import Feed
 from tradebal.errors import UserError
 from tradebal.market.dialogue import DIALOGUES, AlpacaDialogue, Dialogue, MassiveDialogue
 from tradebal.market.playback import Block, Chunk, Prepared
+from tradebal.recordings.format import DEFAULT_MAX_PAYLOAD
 from tradebal.recordings.importers import Message, Source, new_york, open_source
 from tradebal.recordings.sift import Sift
 from tradebal.router.frames import server_frame
@@ -60,6 +61,8 @@ class RecordingPlayback:
     trades_per_frame: int = 128
     day: date | None = None
     between: Between = Between()
+    max_message: int = DEFAULT_MAX_PAYLOAD
+    """Bytes; a longer message ends the playback."""
     damage: UserError | None = None
     """What ended the playback early, once it has been played."""
 
@@ -71,7 +74,7 @@ class RecordingPlayback:
     def chunks(self) -> Iterator[Chunk]:
         """See `Playback.chunks`. What can't be read ends the playback, and is logged and kept in `damage`."""
         try:
-            source = open_source(self.path, self.day)
+            source = open_source(self.path, self.day, self.max_message)
         except UserError as error:
             self._give_up(error)
             return
@@ -121,8 +124,12 @@ def dialogue_of(profile: str, url: str, rule: Rule) -> Callable[[], Dialogue]:
     """Return the provider's part for a recording of `profile` from `url`; one without a part plays at once."""
     path = urlsplit(url).path
     if profile == "massive":
-        market = next((segment for segment in path.split("/") if segment in MASSIVE_MARKETS), "stocks")
-        return lambda: MassiveDialogue(market, rule.marker_values[0].decode())
+        segments = path.strip("/").split("/")
+        place = next((place for place, segment in enumerate(segments) if segment in MASSIVE_MARKETS), None)
+        if place is None:
+            return lambda: MassiveDialogue("stocks", rule.marker_values[0].decode())
+        served = "/" + "/".join(segments[place:])
+        return lambda: MassiveDialogue(segments[place], rule.marker_values[0].decode(), path=served)
     if profile == "alpaca" and path.strip("/"):
         return lambda: AlpacaDialogue(path)
     return DIALOGUES.get(profile, Dialogue)
