@@ -1,5 +1,6 @@
 """Log lines suit their reader, and a flood of them is cut and counted."""
 
+import contextlib
 import io
 import logging
 import os
@@ -12,7 +13,6 @@ import sys
 import pytest
 
 from tradebal.systemd import log
-from tradebal.systemd.journal import Journal
 
 SCRIPT = """
 import logging, os
@@ -63,16 +63,110 @@ def test_the_journal_itself_gets_each_line_as_one_entry_with_fields(tmp_path):
     assert (tmp_path / "log").read_bytes() == b""
 
 
-def test_a_full_journal_holds_nobody_up_and_what_it_missed_is_said(tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+def test_a_full_journal_holds_nobody_up_and_what_it_missed_is_logged_afterwards(tmp_path):
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald,
+        (tmp_path / "log").open("w") as stderr,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         journald.bind(str(tmp_path / "socket"))
         journald.setblocking(False)
-        journal = Journal(str(tmp_path / "socket"))
-        while journal.send({"MESSAGE": "x"}):
-            pass
-        assert not journal.send({"MESSAGE": "y"})
-        assert journal.left_out == 2
-        journal.close()
+        status = os.fstat(stderr.fileno())
+        patch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        patch.setattr("tradebal.systemd.journal.SOCKET", str(tmp_path / "socket"))
+        with own_root_logger() as logger:
+            log.setup("balancer", stream=stderr)
+            for number in range(5000):  # more than any socket's queue
+                logger.info("line %d", number)
+            entries = received(journald)
+            assert 0 < len(entries) < 5000
+            logger.info("after")
+            logger.info("last")
+            told = received(journald)
+    assert f"count={5000 - len(entries)}\n".encode() in b"".join(told)
+    assert b"MESSAGE=after\n" in told[0]
+    assert b"MESSAGE=last\n" in told[-1]
+    assert len(told) == 3
+
+
+def received(journald):
+    entries = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            entries.append(journald.recv(65536))
+    return entries
+
+
+@contextlib.contextmanager
+def own_root_logger():
+    """The root logger as `setup` leaves it, and afterwards as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield logging.getLogger("tradebal")
+    finally:
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+            if handler not in handlers:
+                handler.close()
+        for handler in handlers:
+            root.addHandler(handler)
+        root.setLevel(level)
+
+
+def read_all(reader):
+    os.set_blocking(reader, False)
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(reader, 65536):
+            data += piece
+    return data
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_a_reader_that_stops_reading_holds_nobody_up_and_the_lines_it_missed_are_counted(kind, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    elif kind == "socket":
+        reader, writer = (end.detach() for end in socket.socketpair())
+    else:
+        reader, writer = pty.openpty()
+    try:
+        with own_root_logger() as logger, open(writer, "w", closefd=False) as stream:
+            log.setup("balancer", stream=stream)
+            for number in range(20_000):  # would wait for ever
+                logger.info("line %d %s", number, "x" * (number % 200))
+            seen, logged = b"", 20_000
+            while b" INFO after" not in seen:
+                seen += read_all(reader)
+                logger.info("after")
+                logged += 1
+                seen += read_all(reader)
+        lines = seen.decode().splitlines()
+        taken = sum(" INFO " in line for line in lines)
+        assert 0 < taken < 20_000
+        counts = [int(line.rpartition("=")[2]) for line in lines if " WARNING lines left out" in line]
+        assert sum(counts) == logged - taken
+        assert len(lines) == taken + len(counts)
+        assert os.get_blocking(writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_full_pipe_as_stderr_and_stdout_does_not_stop_a_process():
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+        run(writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_journal_elsewhere_changes_nothing(tmp_path):

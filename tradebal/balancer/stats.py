@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import select
 from collections.abc import Callable, Iterable
 
 from tradebal.router.interface import BATCH_TRADES, Batch
@@ -12,6 +10,7 @@ from tradebal.systemd import events
 from tradebal.systemd.events import Event
 from tradebal.systemd.journal import Journal
 from tradebal.systemd.log import IDENTIFIER
+from tradebal.systemd.output import Output
 
 _LINES_PER_SECOND = 100
 _SPACING_NS = 1_000_000_000 // _LINES_PER_SECOND
@@ -29,24 +28,22 @@ class LineWriter:
 
     def __init__(self, fd: int) -> None:
         """Write to `fd`, which stays in the mode it is in: others may share it."""
-        self._fd = fd
+        self._output = Output(fd)
         self._pending = b""
+        self._torn = False
 
     def write(self, text: str) -> None:
         """Write the lines now, or with a later call's."""
         self._pending += text.encode()
-        poller = select.poll()
-        poller.register(self._fd, select.POLLOUT)
-        while self._pending and any(events & select.POLLOUT for _, events in poller.poll(0)):
-            try:
-                # A pipe that polls as writable takes PIPE_BUF (4096) bytes without blocking (pipe(7)).
-                written = os.write(self._fd, self._pending[: select.PIPE_BUF])
-            except OSError:  # its reader is gone; the data path goes on
-                self._pending = b""
-                return
-            self._pending = self._pending[written:]
+        try:
+            while self._pending and (written := self._output.write(self._pending)):
+                self._torn = self._pending[written - 1] != ord("\n")
+                self._pending = self._pending[written:]
+        except OSError:  # its reader is gone; the data path goes on
+            self._pending, self._torn = b"", False
         if len(self._pending) > _PENDING_LIMIT:
-            self._pending = b""
+            # The rest of a line whose beginning is written already must still come, or the next one joins it.
+            self._pending = self._pending[: self._pending.index(b"\n") + 1] if self._torn else b""
 
 
 class JournalLines:

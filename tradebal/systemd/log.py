@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from tradebal.systemd import journal
 from tradebal.systemd.journal import Journal
+from tradebal.systemd.output import Output
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _COLOURS = ((logging.ERROR, "\x1b[31m"), (logging.WARNING, "\x1b[33m"))
@@ -33,7 +34,7 @@ def setup(unit: str, level: int = logging.INFO, stream: TextIO | None = None) ->
     priority as `<N>`. Time and unit are left to the journal.
     """
     stream = stream or sys.stderr
-    handler: logging.Handler = _Handler(stream)
+    handler: logging.Handler = _handler(stream)
     if not is_journal(stream):
         handler.setFormatter(_PlainFormatter(unit, colours=wants_colour(stream)))
     elif (own := open_journal(stream)) is not None:
@@ -43,7 +44,7 @@ def setup(unit: str, level: int = logging.INFO, stream: TextIO | None = None) ->
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-        if isinstance(old, _JournalHandler):
+        if isinstance(old, _JournalHandler | _Handler):
             old.close()
     root.addHandler(handler)
     root.setLevel(level)
@@ -125,14 +126,72 @@ class Limited:
             self._log.log(level, "similar lines left out: count=%d", count)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
-        """Let a line go that stderr doesn't take: a reader of the log that went away must not stop the data."""
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            # Nobody will ever read it again; and what stays in Python's buffer would spoil the exit status.
+def _handler(stream: TextIO) -> logging.Handler:
+    try:
+        return _Handler(stream.fileno())
+    except (OSError, ValueError):  # no descriptor behind it: it is memory, and never full
+        return logging.StreamHandler(stream)
+
+
+class _Handler(logging.Handler):
+    """Writes lines to a descriptor and never waits: lines that it doesn't take are counted, and logged as a number."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._output = Output(fd)
+        self._rest = b""
+        """Of a line that was taken in part."""
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if not self._finish() or (self._left_out and not self._tell()):
+                self._left_out += 1
+                return
+            self._put(text)
+        except BrokenPipeError:
+            # Nobody will ever read it again; and what Python itself writes there at exit would spoil the exit status.
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-            os.dup2(nowhere, self.stream.fileno())
+            os.dup2(nowhere, self._fd)
             os.close(nowhere)
+            self._output.close()
+            self._output = Output(self._fd)
+            self._rest, self._left_out = b"", 0
+        except OSError:  # a full disk: the data goes on
+            self._left_out += 1
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._output.close()
+        super().close()
+
+    def _finish(self) -> bool:
+        """Write the rest of an earlier line; whether all of it was taken."""
+        while self._rest and (taken := self._output.write(self._rest)):
+            self._rest = self._rest[taken:]
+        return not self._rest
+
+    def _put(self, text: str) -> bool:
+        data = text.encode(errors="backslashreplace") + b"\n"
+        if not (taken := self._output.write(data)):
+            self._left_out += 1
+            return False
+        self._rest = data[taken:]
+        return self._finish()
+
+    def _tell(self) -> bool:
+        """Log how many lines were left out; whether that was taken."""
+        count = self._left_out
+        text = f"lines left out while nothing read the log: count={count}"
+        record = logging.LogRecord("tradebal", logging.WARNING, __file__, 0, text, None, None)
+        if not self._put(self.format(record)):
+            self._left_out = count
+            return False
+        self._left_out = 0
+        return True
 
 
 class _JournalHandler(logging.Handler):
