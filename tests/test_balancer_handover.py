@@ -150,9 +150,36 @@ def test_torn_length32_records_cannot_be_mended_so_killed_ones_begin_anew(tmp_pa
         os.write(system.store.kept["fifo-0"], b"\x20\0\0\0{")
         system.start_balancer()
         assert (system.run / "shard-0.fifo").stat().st_ino != before
+        assert "made anew: shards=0,1" in system.log("balancer")
         system.wait_for("tradebal_worker_trades_total", 200)  # the provider plays its tape again
         system.wait_for("tradebal_worker_gaps_total", 1, reason="restart", shard="0")
         system.stop_all()
+
+
+def test_a_kill_costs_nothing_of_what_waits_in_length32_either(tmp_path):
+    with (
+        provider(Numbered(20_000)) as serving,
+        Kept(tmp_path, serving.url, shards='framing = "length32"') as system,
+    ):
+        system.start_balancer()
+        system.wait_for("tradebal_trades_total", 20_000)
+        system.wait_for("tradebal_shard_overflow_bytes", 1_000_000)
+        serving.stop()
+        before = (system.run / "shard-0.fifo").stat().st_ino
+        system.kill_balancer()
+        torn = next(fd for name, fd in system.store.kept.items() if name.startswith("overflow-0"))
+        os.pwrite(torn, b"\x20\0\0\0{", os.fstat(torn).st_size)
+        system.start_balancer()
+        assert "torn record dropped: bytes=5" in system.log("balancer")
+        assert (system.run / "shard-0.fifo").stat().st_ino == before
+        for shard in range(2):
+            system.start("worker", shard)
+        system.wait_for("tradebal_worker_trades_total", 20_000)
+        system.wait_for("tradebal_worker_gaps_total", 2, reason="restart")
+        system.stop_all()
+        assert numbers(system) == 20_000
+        assert [audit["gaps"] for audit in system.audits()] == [["restart"]] * 2
+        assert system.value("tradebal_worker_undecodable_total") == 0
 
 
 def test_another_count_keeps_what_its_shards_still_have_and_names_what_is_lost(tmp_path):

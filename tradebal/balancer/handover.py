@@ -12,7 +12,8 @@ import os
 import re
 from dataclasses import asdict, dataclass
 
-from tradebal.stream.framing import Framing
+from tradebal.stream import pipes
+from tradebal.stream.framing import Framing, is_whole, mend
 from tradebal.systemd.notify import Notifier, inherited
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,11 @@ class Handover:
     """The predecessor's things, if systemd has any, and the place for ours."""
 
     def __init__(self, notifier: Notifier, framing: Framing) -> None:
-        """Take what is there; what was written in another framing is of no use to this one's readers, and given up."""
+        """Take what is there; what was written in another framing is of no use to this one's readers, and given up.
+
+        After a kill, a FIFO may end within a record. Where the framing can't mend that, and nothing in the overflow
+        goes on with it, it is given up as well, so that a new one is made: its reader reads it to its end.
+        """
         self._notifier = notifier
         self.keeps = notifier.keeps
         """Whether anything survives this process."""
@@ -51,9 +56,16 @@ class Handover:
         """Where the predecessor stood; None: there is none."""
         self._state_fd = -1
         self._take()
-        torn_beyond_repair = framing == "length32" and not (self.before and self.before.ended)
-        if self.before is None or self.before.framing != framing or torn_beyond_repair:
+        self.remade: list[int] = []
+        """Shards whose FIFO was given up since it may end within a record."""
+        if self.before is None or self.before.framing != framing:
             self._give_up()
+        elif not self.before.ended and mend(framing) is None:
+            for shard, fd in list(self.fifos.items()):
+                if not self._waits(shard) and not is_whole(pipes.look(fd), framing):
+                    os.close(self.fifos.pop(shard))
+                    self.forget_fifo(shard)
+                    self.remade.append(shard)
         self.state = State(framing)
         if self.before:
             self.state.day, self.state.day_trades = self.before.day, self.before.day_trades
@@ -116,6 +128,10 @@ class Handover:
             self.forget_fifo(shard)
         self.fifos.clear()
         self.drop_surplus()
+
+    def _waits(self, shard: int) -> bool:
+        """Whether anything is in the shard's overflow; it begins where the FIFO ends, be that within a record."""
+        return any(os.fstat(fd).st_size > os.lseek(fd, 0, os.SEEK_CUR) for fd in self._overflow.get(shard, {}).values())
 
     def _drop_overflow(self, shard: int) -> None:
         lost = 0

@@ -132,6 +132,16 @@ class Overflow:
         self.dropped += lost
         return lost
 
+    def cut_torn_end(self) -> int:
+        """Leave out an incomplete record at the end, which a process that was killed left; returns its bytes."""
+        file = self._files[-1]
+        begin = max(file.drained, file.written - 4 * framing.MAX_RECORD)
+        torn = framing.torn_end(os.pread(file.fd, file.written - begin, begin), self._framing)
+        os.ftruncate(file.fd, file.written - torn)
+        file.written -= torn
+        self.size -= torn
+        return torn
+
     def drain(self, fifo: int) -> bool:
         """Move what waits into the non-blocking FIFO, as far as it takes it; True when nothing waits any more."""
         while True:

@@ -157,17 +157,23 @@ class Balancer:
             self._link.resume(before.heard_ns)
         if before.ended:
             return
+        kind = self._config.shards.framing
+        remade = ",".join(map(str, self._handover.remade))
         _log.warning(
-            "the balancer before this one was killed: what it had in memory is lost; its FIFOs are taken over",
+            "the balancer before this one was killed: what it had in memory is lost; its FIFOs are taken over%s",
+            f", but for those that may end within a record, which are made anew: shards={remade}" if remade else "",
             extra=events.TAKEN_OVER(),
         )
-        # An empty line is no record, so this does no harm where nothing is torn.
-        mark = b"\n"
+        end = framing.mend(kind)
+        mark = end or b""
         if self._config.shards.gap_records:
             gap = Gap("restart", before.heard_ns or time.time_ns(), time.time_ns(), None)
-            mark += framing.encode(gap.to_record(), self._config.shards.framing)
+            mark += framing.encode(gap.to_record(), kind)
         for outlet in self._outlets:
-            outlet.prepend(mark)
+            if end is None and (torn := outlet.overflow.cut_torn_end()):
+                _log.warning("overflow: shard=%d torn record dropped: bytes=%d", outlet.shard, torn)
+            if mark:
+                outlet.prepend(mark)
 
     def run(self) -> int:
         """Route until SIGTERM or SIGINT; returns the exit status."""

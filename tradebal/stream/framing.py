@@ -97,6 +97,40 @@ def resync(data: bytes, start: int) -> tuple[int, bool]:
     return max(start, size - 4), False
 
 
+def mend(framing: Framing) -> bytes | None:
+    """Return what ends a record of which only the beginning was written, so that another may follow it.
+
+    None: nothing does, since the reader waits for as many bytes as were announced.
+    """
+    return b"\n" if framing == "ndjson" else None  # an empty line is no record, so it harms none that is whole
+
+
+def is_whole(data: bytes, framing: Framing) -> bool:
+    """Whether the data, which begins where a record does, ends where one does, and holds any."""
+    try:
+        return 0 < split(data, framing)[0] == len(data)
+    except FramingError:
+        return False
+
+
+def torn_end(data: bytes, framing: Framing) -> int:
+    """Return how many bytes at the end are of an incomplete record. The data may begin within a record.
+
+    0 also where no record's beginning can be told in it.
+    """
+    if framing == "ndjson":
+        return len(data) - (data.rfind(b"\n") + 1)
+    start = 0
+    while True:
+        start, sure = resync(data, start)
+        if not sure:
+            return 0
+        try:
+            return len(data) - start - split(data[start:], framing)[0]
+        except FramingError as error:
+            start += max(1, error.offset)
+
+
 def _spans(data: bytes) -> list[tuple[int, int]]:
     """Where each whole length32 record begins and ends."""
     unpack = _LENGTH.unpack_from
