@@ -1,5 +1,7 @@
 """Rejected pieces are kept where someone can look at them, bounded on disk and in the log."""
 
+import resource
+
 import orjson
 
 from tradebal.balancer import rejects
@@ -57,4 +59,33 @@ def test_a_disk_that_refuses_is_logged_once_and_stops_nothing(tmp_path, caplog):
     for _ in range(3):
         kept.add(reject(b"x"))
     kept.close()
+    assert sum("can't be written" in message for message in caplog.messages) == 1
+
+
+def test_a_file_that_was_deleted_is_begun_anew_and_that_is_logged(tmp_path, caplog):
+    kept = Rejects(tmp_path)
+    kept.add(reject(b"first"))
+    kept.path.unlink()
+    kept.add(reject(b"second"))
+    kept.close()
+    (line,) = kept.path.read_bytes().splitlines()
+    assert orjson.loads(line)["data"] == "second"
+    assert any("was deleted" in message for message in caplog.messages)
+
+
+def test_a_line_that_the_disk_took_in_part_does_not_join_the_next(tmp_path, caplog):
+    kept = Rejects(tmp_path)
+    kept.add(reject(b"first"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kept.path.stat().st_size + 20, before[1]))
+    try:
+        kept.add(reject(b"second"))
+        kept.add(reject(b"third"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    kept.add(reject(b"fourth"))
+    kept.close()
+    lines = kept.path.read_bytes().splitlines()
+    assert [orjson.loads(lines[0])["data"], orjson.loads(lines[-1])["data"]] == ["first", "fourth"]
+    assert len(lines) == 3
     assert sum("can't be written" in message for message in caplog.messages) == 1

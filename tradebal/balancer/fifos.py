@@ -44,6 +44,7 @@ class DirectoryLock:
             raise UserError(
                 f"shards.directory: {directory} can't be used: {error.strerror}",
                 hint="create it for this user, or set [shards] directory to one that this user may write",
+                code=2,
             ) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,8 +56,16 @@ class DirectoryLock:
                 hint=f"stop it first (kill {holder}), or give this one its own [shards] directory",
                 code=3,
             ) from None
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._fd)
+            raise UserError(
+                f"shards.directory: {path} can't be written: {error.strerror}",
+                hint=f"make room in the file system of {directory}, or set [shards] directory to another",
+                code=2,
+            ) from None
 
     def release(self) -> None:
         """Let the next balancer in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -33,6 +34,7 @@ class Rejects:
         self._failed = False
         self._fd: int | None = None
         self._size = 0
+        self._torn = False
 
     def add(self, event: Event) -> None:
         """Keep and log one REJECT event; a disk that refuses is logged once and stops nothing."""
@@ -63,10 +65,19 @@ class Rejects:
         if self._fd is not None and self._size + len(line) > _FILE_LIMIT:
             self.path.replace(self.path.with_name(self.path.name + ".1"))
             self.close()
+        if self._fd is not None and not os.fstat(self._fd).st_nlink:
+            _log.warning("rejects: %s was deleted; a new one is begun", self.path)
+            self.close()
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             self._size = os.fstat(self._fd).st_size
-        self._size += os.write(self._fd, line)
+        if self._torn:
+            line = b"\n" + line  # a full disk took only the beginning of an earlier one
+        written = os.write(self._fd, line)
+        self._size += written
+        self._torn = written < len(line) if written else self._torn
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file; a later reject opens it again."""

@@ -458,10 +458,12 @@ def _writable(directory: Path) -> Path:
         raise UserError(
             f"overflow.directory: {directory} can't be made: {error.strerror}",
             hint="create it for this user, or set [overflow] directory to one that this user may write",
+            code=2,
         ) from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UserError(
             f"overflow.directory: this user can't write to {directory}",
             hint=f"chown it (chown {os.getuid()} {directory}), or set [overflow] directory to another",
+            code=2,
         )
     return directory
