@@ -45,6 +45,38 @@ def test_capacity_is_what_the_kernel_really_gave(made):
         assert fifo.capacity == fcntl.fcntl(fifo.fd, fcntl.F_GETPIPE_SZ)
 
 
+def test_the_lock_follows_no_link_and_empties_nothing_that_is_not_its_own(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    lock = tmp_path / fifos.LOCK_NAME
+    lock.symlink_to(victim)
+    with pytest.raises(UserError, match=r"can't be used"):
+        fifos.DirectoryLock(tmp_path)
+    lock.unlink()
+    lock.hardlink_to(victim)
+    with pytest.raises(UserError, match=r"balancer\.lock is in the way"):
+        fifos.DirectoryLock(tmp_path)
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(UserError, match=r"balancer\.lock is in the way"):
+        fifos.DirectoryLock(tmp_path)
+    assert victim.read_text() == "kept"
+
+
+def test_a_directory_that_everybody_may_write_to_is_refused(tmp_path):
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UserError, match="everybody may write"):
+        fifos.DirectoryLock(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory to another user needs root")
+def test_a_directory_of_another_user_is_refused_with_its_owner(tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(UserError, match=r"belongs to another user \(uid 65534\)"):
+        fifos.DirectoryLock(tmp_path)
+    assert not (tmp_path / fifos.LOCK_NAME).exists()
+
+
 def test_a_size_beyond_the_system_limit_falls_back_to_one_that_all_shards_get(made, caplog):
     made_fifos = made(count=4, pipe_size=1 << 30)
     assert len({fifo.capacity for fifo in made_fifos}) == 1

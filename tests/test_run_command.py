@@ -129,8 +129,12 @@ def test_only_the_balancer_gets_the_key_and_no_command_line_has_it(start, config
     process, log = start(TRADEBAL_FEED_KEY="hunter2")
     waiting.until(lambda: all_up(configuration), "the start")
     for pid, line in children(process).items():
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-        assert (b"hunter2" in environment) is line.startswith("balancer")
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except PermissionError:  # the balancer shows its to nobody but root
+            assert line.startswith("balancer")
+        else:
+            assert (b"hunter2" in environment) is line.startswith("balancer")
         assert "hunter2" not in line
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0

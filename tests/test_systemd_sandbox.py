@@ -40,6 +40,7 @@ class Probe(Handler):
             "var": lambda: Path("/var/lib/probe").write_text(""),
             "own": lambda: Path("/var/lib/desk/probe").write_text(""),
             "root": lambda: list(Path("/root").iterdir()),
+            "bus": lambda: list(Path("/run/dbus").iterdir()),
             "key": lambda: Path("/etc/credstore/feed-key").read_text(),
         }
         context.log.info("probe: %s", {name: tried(action) for name, action in what.items()})
@@ -80,6 +81,7 @@ def test_a_worker_reaches_no_network_no_key_and_no_file_but_what_a_drop_in_gives
     machine.prepare("etc/tradebal/tradebal.toml", machine.toml(1))
     machine.prepare("opt/desk/desk.py", PROBE)
     with machine:
+        machine.run("mkdir", "-p", "/run/dbus")
         machine.start()
         machine.await_entry("probe:", "-u", "tradebal-worker@0")
         probe = next(line for line in machine.messages("-u", "tradebal-worker@0").splitlines() if "probe:" in line)
@@ -89,6 +91,7 @@ def test_a_worker_reaches_no_network_no_key_and_no_file_but_what_a_drop_in_gives
             "var": "Read-only file system",
             "own": "done",
             "root": "Permission denied",
+            "bus": "Permission denied",
             "key": "Permission denied",
         }
         assert probe == f"probe: {closed}"
@@ -119,3 +122,14 @@ def test_the_session_s_end_stops_the_target_and_its_start_starts_it_again(tmp_pa
         until(lambda: set(machine.states().values()) <= {"inactive", "failed"}, "all units to stop")
         machine.run("systemctl", "start", machine.show("tradebal-session.timer", "Unit"))
         assert machine.show("tradebal-worker@0.service", "ActiveState") == "active"
+
+
+@needs_boot
+def test_the_balancers_memory_goes_into_no_core_dump_and_no_swap(tmp_path):
+    with System(tmp_path) as machine:
+        balancer = "tradebal-balancer.service"
+        machine.start()
+        assert machine.show(balancer, "LimitCORE", "MemorySwapMax") == "0 0"
+        environment = f"/proc/{machine.main_pid(balancer)}/environ"
+        user = ("setpriv", "--reuid=tradebal", "--regid=tradebal", "--clear-groups")
+        assert "Permission denied" in machine.run(*user, "cat", environment, check=False, stderr=True)

@@ -34,18 +34,24 @@ class DirectoryLock:
         """Take the lock.
 
         Raises UserError (exit code 3) naming the pid of the balancer that holds it, and UserError where the
-        directory can't be made or written.
+        directory can't be made or written, or somebody else could put files of theirs in the place of ours.
         """
         path = directory / LOCK_NAME
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _refuse_foreign(directory)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._fd = os.open(path, flags, 0o644)
         except OSError as error:
             raise UserError(
                 f"shards.directory: {directory} can't be used: {error.strerror}",
                 hint="create it for this user, or set [shards] directory to one that this user may write",
                 code=2,
             ) from None
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            os.close(self._fd)
+            raise UserError(f"{path} is in the way: it is not a file of tradebal's", hint="remove it")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -70,6 +76,21 @@ class DirectoryLock:
     def release(self) -> None:
         """Let the next balancer in."""
         os.close(self._fd)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Refuse a directory in which a user other than this one and root decides what stands under which name."""
+    status = directory.stat()
+    if status.st_uid not in (os.geteuid(), 0):
+        raise UserError(
+            f"shards.directory: {directory} belongs to another user (uid {status.st_uid})",
+            hint="run the balancer as that user, or set [shards] directory to one of this user's own",
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise UserError(
+            f"shards.directory: everybody may write to {directory}",
+            hint=f"set [shards] directory to one of this user's own, such as {directory / 'tradebal'}",
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the balancer until it is told to stop; returns the exit status."""
     from tradebal.balancer.service import Balancer
     from tradebal.config import feed_key, load_config
+    from tradebal.config.undumpable import make_undumpable
 
     config = load_config(arguments)
     log.setup("balancer", log.level_of(config.log.level))
+    make_undumpable()
     return Balancer(config, feed_key(), reread=lambda: load_config(arguments)).run()

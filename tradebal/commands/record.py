@@ -54,10 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record until a signal or a limit; returns the exit status: 1 if no login ever succeeded."""
     from tradebal.config import feed_key, load_config
+    from tradebal.config.undumpable import make_undumpable
     from tradebal.recordings.recorder import Recorder
 
     config = load_config(args)
     log.setup("record")
+    make_undumpable()
     recorder = Recorder(
         config.feed,
         feed_key(),

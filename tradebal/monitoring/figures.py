@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client import Metric
 
 from tradebal.monitoring import publish
+from tradebal.text import printable
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def read(directory: Path) -> Figures | None:
             if sample.name == "tradebal_provider_lag_seconds_bucket"
         ),
         top={
-            sample.labels["symbol"]: int(sample.value)
+            printable(sample.labels["symbol"]): int(sample.value)
             for family in balancer
             for sample in family.samples
             if sample.name == "tradebal_top_symbol_trades"
@@ -243,7 +244,7 @@ def _labels(families: Iterable[Metric], name: str) -> Mapping[str, str]:
     for family in families:
         for sample in family.samples:
             if sample.name == name and sample.value == 1:
-                return sample.labels
+                return {key: printable(text) for key, text in sample.labels.items()}
     return {}
 
 

@@ -17,6 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from tradebal.text import printable
+
 log = logging.getLogger("tradebal.monitoring.publish")
 
 SUFFIX = ".prom"
@@ -139,7 +141,15 @@ class _Collected(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        return iter(self._metrics)
+        for metric in self._metrics:
+            # A symbol may hold anything; a carriage return in a label would spoil the file.
+            metric.samples = [
+                sample._replace(labels={name: printable(str(value)) for name, value in sample.labels.items()})
+                if sample.labels
+                else sample
+                for sample in metric.samples
+            ]
+            yield metric
 
 
 class UnitCollector(Collector):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from tradebal import text
 from tradebal.systemd import journal
 from tradebal.systemd.journal import Journal
 from tradebal.systemd.output import Output
@@ -198,6 +199,7 @@ class _JournalHandler(logging.Handler):
     def __init__(self, own: Journal) -> None:
         super().__init__()
         self._journal = own
+        self.setFormatter(_Formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         fields: dict[str, Any] = {
@@ -218,7 +220,18 @@ class _JournalHandler(logging.Handler):
         super().close()
 
 
-class _JournalFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Escapes what would not be shown as text: a message holds what a peer sent, and stays on its line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = text.printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(text.printable, super().formatException(ei).split("\n")))
+
+
+class _JournalFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         priority = _priority(record.levelno)
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])
@@ -228,7 +241,7 @@ def _priority(level: int) -> int:
     return next((number for least, number in _PRIORITIES if level >= least), 7)
 
 
-class _PlainFormatter(logging.Formatter):
+class _PlainFormatter(_Formatter):
     default_msec_format = "%s.%03d"
 
     def __init__(self, unit: str, *, colours: bool) -> None:
