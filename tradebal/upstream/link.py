@@ -1,4 +1,4 @@
-"""Keeps the one upstream connection: decides when to connect, log in, ping, close and try again, and says why."""
+"""Keeps the one upstream connection: decides when to connect, log in, ping, close and try again, and logs why."""
 
 from __future__ import annotations
 
@@ -82,6 +82,16 @@ class Listener(Protocol):
 
 class Link:
     """The policy of the upstream connection, driven by its owner's loop; it reads from no socket and never blocks.
+
+        WAITING ──try due──▶ CONNECTING ──handshake done──▶ LOGIN ──all topics answered──▶ LIVE
+           ▲                      │                           │                             │
+           ├────── failed ────────┘       close frame sent or received, by either of them   │
+           │                                                  ▼                             ▼
+           └──────── peer ended the connection, or 1 s ──── CLOSING ◀───────────────────────┘
+
+    LOGIN and LIVE go to WAITING directly where the connection is silent or broken: nobody would answer a close frame.
+    `stop` leads from WAITING and CONNECTING to STOPPED at once, from LOGIN and LIVE by way of CLOSING. `_enter` makes
+    every transition.
 
     `now` is time.monotonic() everywhere. The owner's turn:
 
@@ -198,12 +208,12 @@ class Link:
             self._connector.cancel()
             self._connector = None
         if self.connection is None:
-            self.phase = Phase.STOPPED
+            self._enter(Phase.STOPPED)
         elif self.phase is not Phase.CLOSING:
             _LOG.info("disconnecting: connected_for=%.1fs", now - self._since)
             self.live_since_ns = 0
             self.connection.send_close(1000)
-            self._closing(now)
+            self._enter(Phase.CLOSING, now + CLOSE_TIMEOUT)
 
     def fds(self) -> list[tuple[int, int]]:
         """Return (descriptor, mask of selectors.EVENT_READ and EVENT_WRITE) of what the link waits for now."""
@@ -257,7 +267,7 @@ class Link:
             self.connection.send_close(event.code, event.reason)
             text = f"the provider broke the websocket protocol: code={event.code} cause={event.reason}"
             self._lost(Failure("violation", text), now)
-            self._closing(now)
+            self._enter(Phase.CLOSING, now + CLOSE_TIMEOUT)
 
     def on_closed(self, now: float, error: OSError | None = None) -> None:
         """Note that the socket has ended, with `error` or by the peer's end of stream."""
@@ -298,31 +308,33 @@ class Link:
             self._connector = None
         if self.connection is not None:
             self._drop()
-        self.phase = Phase.STOPPED
+        self._enter(Phase.STOPPED)
 
     def redact(self, text: str) -> str:
         """Return the text with the key and its usual encodings replaced; for anything that a provider sent."""
         return self._credentials.redact(text)
 
+    def _enter(self, phase: Phase, until: float = math.inf) -> None:
+        """Go to a phase that `tick` ends at `until`; LOGIN and LIVE have deadlines of their own (`next_deadline`)."""
+        self.phase = phase
+        self._due = until
+
     def _connect(self, now: float) -> None:
         _LOG.info("connecting: url=%s attempt=%d", self._shown, self._backoff.attempts + 1)
-        self.phase = Phase.CONNECTING
+        self._enter(Phase.CONNECTING, now + self._feed.connect_timeout)
         self._since = now
-        self._due = now + self._feed.connect_timeout
         self._connector = Connector(self._target)
         self._connector.start()
 
     def _failed(self, failure: Failure, now: float) -> None:
-        self.phase = Phase.WAITING
         self._report("connect failed", failure, now)
-        self._due = self._retry_at
+        self._enter(Phase.WAITING, self._retry_at)
 
     def _opened(self, connection: Connection, now: float) -> None:
         cipher, by = connection.cipher, connection.tls
         _LOG.info("connected: url=%s tls=%s by=%s in=%.3fs", self._shown, cipher, by, now - self._since)
         self.connection = connection
-        self.phase = Phase.LOGIN
-        self._due = math.inf
+        self._enter(Phase.LOGIN)
         self._since = self._last_data = now
         self._pinged = self._ping_sent = None
         self._flowed = False
@@ -339,9 +351,9 @@ class Link:
         if outcome.failure is not None:
             self.connection.send_close(1000)
             self._lost(outcome.failure, now)
-            self._closing(now)
+            self._enter(Phase.CLOSING, now + CLOSE_TIMEOUT)
         elif outcome.live:
-            self.phase = Phase.LIVE
+            self._enter(Phase.LIVE)
             self.connects += 1
             self.live_since_ns = self._clock_ns()
             self._backoff.live(now)
@@ -382,7 +394,7 @@ class Link:
         text = f'the provider closed it: code={event.code} ({meaning}) said="{said}"'
         closed = Failure("closed", text, code=event.code)
         self._lost(self._named(closed, session, now), now)
-        self._closing(now)
+        self._enter(Phase.CLOSING, now + CLOSE_TIMEOUT)
 
     def _named(self, failure: Failure, session: Session, now: float) -> Failure:
         """Put a loss down to what the provider has just named as trouble, if it has."""
@@ -450,15 +462,13 @@ class Link:
             fields["journal"]["CODE"] = failure.code
         _LOG.log(level, "%s: reason=%s%s: %s; %s", what, failure.reason, more, text, again, extra=fields)
 
-    def _closing(self, now: float) -> None:
-        self.phase = Phase.CLOSING
-        self._due = now + CLOSE_TIMEOUT
-
     def _drop(self) -> None:
         if self.connection is not None:
             self.connection.close()
         self.connection = None
         self._session = None
-        self.phase = Phase.STOPPED if self._stopping else Phase.WAITING
-        self._due = math.inf if self._stopping else self._retry_at
+        if self._stopping:
+            self._enter(Phase.STOPPED)
+        else:
+            self._enter(Phase.WAITING, self._retry_at)
         self._listener.closed()
