@@ -209,6 +209,7 @@ def _balance() -> list:
             (rate("tradebal_writes_total"), "writes"),
             (rate("tradebal_messages_total", "kind"), "messages: {{kind}}"),
             (rate("tradebal_notices_total"), "notices of the provider"),
+            (rate("tradebal_skipped_objects_total"), "skipped objects"),
             logarithmic=True,
         ),
         lines(

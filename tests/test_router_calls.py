@@ -90,7 +90,7 @@ def drive_without_taking(router, data):
 def test_a_fresh_router_has_nothing(make):
     router = make(3, STOCKS)
     assert router.process() is Status.INPUT
-    assert router.counters() == Counters(*[0] * 9)
+    assert router.counters() == Counters(*[0] * 10)
     assert router.shard_counters() == [ShardCounters(0, 0)] * 3
     assert router.batches() == router.stalled() == []
     assert [bytes(router.pending(shard)) for shard in range(3)] == [b""] * 3

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from random import Random
 
 import orjson
@@ -16,7 +17,13 @@ from tests.routing import KRAKEN, STOCKS, drive, feed
 from tradebal.router.interface import EventKind, Rule, Status
 from tradebal.stream.framing import records
 
-RULES = {"stocks": STOCKS, "kraken": KRAKEN, "coinbase": Rule(b"type", (b"match", b"last_match"), b"product_id")}
+RULES = {
+    "stocks": STOCKS,
+    "kraken": KRAKEN,
+    "coinbase": Rule(b"type", (b"match", b"last_match"), b"product_id"),
+    "stocks-skipping": replace(STOCKS, notice_values=(b"status",)),
+    "kraken-skipping": replace(KRAKEN, notice_values=()),
+}
 SHARDS = 4
 
 bounded = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -45,6 +52,7 @@ class OrjsonView:
         self.rule = rule
         self.shards = [[] for _ in range(SHARDS)]
         self.events = []
+        self.skipped = 0
         self.message(text)
 
     def message(self, text):
@@ -80,6 +88,10 @@ class OrjsonView:
         if isinstance(value, tuple):
             marker = self.first(value[1], self.rule.marker_key)
             marked = isinstance(marker, str) and marker.encode() in self.rule.marker_values
+            notices = self.rule.notice_values
+            if not marked and isinstance(marker, str) and notices is not None and marker.encode() not in notices:
+                self.skipped += 1
+                return
         if not marked:
             self.events.append((EventKind.MESSAGE, text.encode(), ""))
         elif self.rule.container is None:
@@ -136,6 +148,7 @@ def test_any_json_that_orjson_parses_gives_orjsons_view_of_objects_and_symbols(m
             outcome = drive(make(SHARDS, rule, framing=framing), [server.text(text.encode())])
             assert [list(records(data, framing)) for data in outcome.shards] == view.shards
             assert [(one.kind, one.data, one.reason) for one in outcome.events] == view.events
+            assert outcome.counters.skipped == view.skipped
 
     check()
 

@@ -222,7 +222,7 @@ def test_alpaca_gets_key_and_secret_and_subscribes_to_all_trades():
 
     with provider(alpaca, path="/v2/sip") as url, owner(url, "alpaca", key='PK1:s3:"x') as it:
         it.run_until(it.trades, "a trade")
-        assert it.trades() == [b'{"T":"t","S":"AAPL","p":1.0}']
+        assert it.trades() == [b'{"T":"t","S":"AAPL","p":1.0}', b'{"T":"c","S":"AAPL"}']
         assert it.link.connected
 
 

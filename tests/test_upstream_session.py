@@ -204,7 +204,7 @@ def test_profile_says_everything(profile):
 def test_massive_market_follows_from_the_url(path, topic, marker, symbol):
     profile = resolve(Feed(url=f"wss://delayed.massive.com/{path}"))
     assert profile.subscribe == (topic,)
-    assert profile.rule == Rule(b"ev", (marker,), symbol)
+    assert profile.rule == Rule(b"ev", (marker,), symbol, notice_values=(b"status",))
     assert resolve(Feed(url=f"wss://delayed.massive.com/{path}", subscribe=("T.A",))).subscribe == ("T.A",)
 
 

@@ -17,6 +17,8 @@ static const size_t long_sizes[2][3] = {{300, 5000, 70000}, {600000, MAX_RECORD,
 
 #define TEXT(literal) {(const u8 *)(literal), sizeof(literal) - 1}
 
+static const bytes_in coinbase_notices[] = {TEXT("error"), TEXT("\xC3\xA9")};
+
 static const bytes_in stocks_values[] = {TEXT("T")}, kraken_values[] = {TEXT("trade")},
                       coinbase_values[] = {TEXT("match"), TEXT("last_match")}, same_values[] = {TEXT("T"), TEXT("Q")},
                       unusual_values[] = {TEXT("\n"), TEXT("\xC3\xA9\xF0\x9F\x98\x80")},
@@ -27,18 +29,22 @@ typedef struct {
     const bytes_in *values;
     size_t values_count;
     bytes_in symbol_key, container;
+    bool has_notices;
+    const bytes_in *notices;
+    size_t notices_count;
 } rule;
 
 /* Number 0 is for what is made of the payload where the router has no rule. */
 static const rule rules[] = {
-    {TEXT("ev"), stocks_values, COUNT(stocks_values), TEXT("sym"), {0}},
-    {TEXT("ev"), stocks_values, COUNT(stocks_values), TEXT("sym"), {0}},
-    {TEXT("channel"), kraken_values, COUNT(kraken_values), TEXT("symbol"), TEXT("data")},
-    {TEXT("type"), coinbase_values, COUNT(coinbase_values), TEXT("product_id"), {0}},
-    {TEXT("ev"), same_values, COUNT(same_values), TEXT("ev"), {0}},
-    {TEXT("k\"e\\y"), unusual_values, COUNT(unusual_values), TEXT("s\t\xC3\xA9"), {0}},
-    {TEXT("ev"), stocks_values, COUNT(stocks_values), TEXT("sym"), TEXT("sym")},
-    {TEXT(""), empty_values, COUNT(empty_values), TEXT("s"), {0}},
+    {TEXT("ev"), stocks_values, COUNT(stocks_values), TEXT("sym"), {0}, false, NULL, 0},
+    {TEXT("ev"), stocks_values, COUNT(stocks_values), TEXT("sym"), {0}, false, NULL, 0},
+    {TEXT("channel"), kraken_values, COUNT(kraken_values), TEXT("symbol"), TEXT("data"), false, NULL, 0},
+    {TEXT("type"), coinbase_values, COUNT(coinbase_values), TEXT("product_id"), {0}, true, coinbase_notices,
+     COUNT(coinbase_notices)},
+    {TEXT("ev"), same_values, COUNT(same_values), TEXT("ev"), {0}, false, NULL, 0},
+    {TEXT("k\"e\\y"), unusual_values, COUNT(unusual_values), TEXT("s\t\xC3\xA9"), {0}, false, NULL, 0},
+    {TEXT("ev"), stocks_values, COUNT(stocks_values), TEXT("sym"), TEXT("sym"), true, NULL, 0},
+    {TEXT(""), empty_values, COUNT(empty_values), TEXT("s"), {0}, false, NULL, 0},
 };
 
 static const bytes_in pin_symbols[PINS] = {TEXT("A"), TEXT("BRK.B"), TEXT("\xC3\xA9"), TEXT("LONGSYMBOL")};
@@ -267,6 +273,9 @@ void case_read(test_case *made, const uint8_t *data, size_t size)
         o->container = of->container;
         o->marker_values = of->values;
         o->marker_values_count = of->values_count;
+        o->has_notices = of->has_notices;
+        o->notice_values = of->notices;
+        o->notice_values_count = of->notices_count;
     }
     if (router & 16) {
         const uint32_t to[PINS] = {0, o->shards - 1, 0, o->shards / 2};

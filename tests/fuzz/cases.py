@@ -28,10 +28,10 @@ RULES = (
     None,
     STOCKS,
     KRAKEN,
-    Rule(b"type", (b"match", b"last_match"), b"product_id"),
+    Rule(b"type", (b"match", b"last_match"), b"product_id", notice_values=(b"error", "é".encode())),
     Rule(b"ev", (b"T", b"Q"), b"ev"),
     Rule(b'k"e\\y', (b"\n", "é😀".encode()), "s\té".encode()),
-    Rule(b"ev", (b"T",), b"sym", container=b"sym"),
+    Rule(b"ev", (b"T",), b"sym", container=b"sym", notice_values=()),
     Rule(b"", (b"", b"T" * 33), b"s"),
 )
 SHARDS = (4, 1, 2, 3, 7, 8, 20, 100)
@@ -265,13 +265,15 @@ class Drive:
         """Yield the counters, save those that depend on how often bytes were received, and each shard's bytes."""
         router = self.router
         totals = router.counters()
-        yield b"%d bytes %d frames %d messages %d trades of %d bytes %d rejects\n" % (
+        yield b"%d bytes %d frames %d messages %d trades of %d bytes %d rejects %d skipped:\n%s\n" % (
             totals.bytes,
             totals.frames,
             totals.messages,
             totals.trades,
             totals.trade_bytes,
             totals.rejects,
+            totals.skipped,
+            router.skipped_sample(),
         )
         for shard, counters in enumerate(router.shard_counters()):
             data = self.shards[shard] + take(router, shard)

@@ -170,9 +170,12 @@ uint64_t drive(const test_case *of, unsigned chunking, uint8_t garbage, bytes *r
     }
     bytes_add(result, r.batches.data, r.batches.size);
     bytes_free(&r.batches);
-    bytes_print(result, "%llu bytes %llu frames %llu messages %llu trades of %llu bytes %llu rejects\n",
+    bytes_print(result, "%llu bytes %llu frames %llu messages %llu trades of %llu bytes %llu rejects %llu skipped:\n",
                 (unsigned long long)t->bytes, (unsigned long long)t->frames, (unsigned long long)t->messages,
-                (unsigned long long)t->trades, (unsigned long long)t->trade_bytes, (unsigned long long)t->rejects);
+                (unsigned long long)t->trades, (unsigned long long)t->trade_bytes, (unsigned long long)t->rejects,
+                (unsigned long long)t->skipped);
+    bytes_add(result, r.c->skipped_text, r.c->skipped_size);
+    bytes_add(result, "\n", 1);
     for (uint32_t i = 0; i < of->options.shards; i++) {
         const shard *s = shard_at(r.c, i);
         take(&r, i, pending(&r, i));

@@ -34,6 +34,11 @@ _COUNTERS = (
     ("reads", "reads", "Reads that gave bytes from the provider."),
     ("frames", "frames", "Websocket frames received, control frames included."),
     ("writes", "writes", "Writes to FIFOs that took bytes."),
+    (
+        "skipped_objects",
+        "skipped",
+        "Received objects of a type that the feed's profile neither routes nor needs, such as quotes: skipped.",
+    ),
     ("written_bytes", "written", "Bytes that these writes took. What went through an overflow isn't among them."),
 )
 """(metric, field of the router's Counters, help)."""
@@ -112,7 +117,7 @@ class BalancerCollector(Collector):
         yield messages
         yield CounterMetricFamily(
             "tradebal_notices",
-            "Parts of data messages that are no trades: the provider's status messages and the like.",
+            "Parts of data messages that are neither trades nor skipped: the provider's status messages and the like.",
             kinds[EventKind.MESSAGE],
         )
         rejects = CounterMetricFamily(

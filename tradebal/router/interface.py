@@ -21,6 +21,9 @@ MAX_PINS_SIZE = 1 << 20
 SAMPLE_SIZE = 8 << 10
 """Longest `Sample.trades`, in bytes."""
 
+SKIPPED_SAMPLE_SIZE = 256
+"""Longest `Router.skipped_sample`, in bytes."""
+
 BATCH_TRADES = 8192
 """Trades between two entries of `Router.batches` (the founding system's figure)."""
 
@@ -48,12 +51,17 @@ class Rule:
     among `marker_values`; its symbol is the string under its first `symbol_key`. With `container`, the marker
     stands in the message's (or array element's) own object, and the trades are the objects of the array that it
     holds under that key.
+
+    An object whose first `marker_key` is another string is skipped and counted if `notice_values` is given and doesn't
+    hold that string. Without `notice_values` every object that isn't a trade is an event, which costs Python's time.
     """
 
     marker_key: bytes
     marker_values: tuple[bytes, ...]
     symbol_key: bytes
     container: bytes | None = None
+    notice_values: tuple[bytes, ...] | None = None
+    """Markers of objects that the owner needs to see, such as the provider's status messages; None: it needs all."""
 
 
 class Status(enum.IntEnum):
@@ -77,7 +85,10 @@ class EventKind(enum.IntEnum):
     """What an `Event` is about."""
 
     MESSAGE = 0
-    """An object that is not a trade, or a whole message that is neither object nor array; `code` is its opcode."""
+    """An object that is neither a trade nor skipped, or a whole message that is neither object nor array.
+
+    `code` is the message's opcode.
+    """
     PING = 1
     PONG = 2
     CLOSE = 3
@@ -118,6 +129,8 @@ class Counters(NamedTuple):
     """write calls that took bytes."""
     written: int
     """Bytes that the outputs took."""
+    skipped: int
+    """Objects skipped, since their marker is neither a trade's nor one of `Rule.notice_values`."""
 
 
 class ShardCounters(NamedTuple):
@@ -243,6 +256,9 @@ class Router(Protocol):
 
         Longer trades are no samples. The first call gives the first trade of all.
         """
+
+    def skipped_sample(self) -> bytes:
+        """The first SKIPPED_SAMPLE_SIZE bytes of the first object skipped since the last call; empty if none was."""
 
     def batches(self) -> list[Batch]:
         """Batches completed since the last call, oldest first (at most 1024 wait; pump stops before one is lost)."""

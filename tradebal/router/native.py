@@ -14,7 +14,7 @@ from tradebal.router.interface import Batch, Counters, Event, EventKind, Rule, S
 from tradebal.router.symbols import check_pins
 from tradebal.stream.framing import MAX_RECORD, Framing
 
-_ABI = 4
+_ABI = 5
 _MAX_SHARDS = 1024
 _BATCHES_KEPT = 1024
 _WINDOW = 32 << 10
@@ -44,6 +44,9 @@ class _Options(Structure):
         ("container", _Bytes),
         ("marker_values", POINTER(_Bytes)),
         ("marker_values_count", c_size_t),
+        ("has_notices", c_bool),
+        ("notice_values", POINTER(_Bytes)),
+        ("notice_values_count", c_size_t),
         ("pin_symbols", POINTER(_Bytes)),
         ("pin_shards", POINTER(c_uint32)),
         ("pins_count", c_size_t),
@@ -97,6 +100,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "shard_counters": (None, (c_void_p, _SIZE)),
     "batches": (c_uint32, (c_void_p, POINTER(_Batch))),
     "sample": (c_uint64, (c_void_p, _SIZE)),
+    "skipped_sample": (c_uint64, (c_void_p, _SIZE)),
     "variant": (c_char_p, (c_size_t,)),
     "variant_in_use": (c_char_p, ()),
     "use_variant": (c_bool, (c_char_p,)),
@@ -301,6 +305,11 @@ class Router:
         time_ns, shard, behind, text = self._sample
         return Sample(time_ns, shard, behind, bytes(self._view[text : text + size]))
 
+    def skipped_sample(self) -> bytes:
+        """Each is handed out once."""
+        size = _lib.skipped_sample(self._idle(), self._size)
+        return bytes(self._view[self._size.value : self._size.value + size])
+
     def batches(self) -> list[Batch]:
         """Each is handed out once."""
         count = _lib.batches(self._idle(), self._batches)
@@ -394,6 +403,11 @@ def _fill_rule(options: _Options, rule: Rule | None) -> None:
     options.symbol_key = _bytes(rule.symbol_key, "symbol_key")
     options.marker_values = (_Bytes * len(values))(*values)
     options.marker_values_count = len(values)
+    if rule.notice_values is not None:
+        notices = [_bytes(value, "a notice value") for value in rule.notice_values]
+        options.has_notices = True
+        options.notice_values = (_Bytes * len(notices))(*notices)
+        options.notice_values_count = len(notices)
     if rule.container is not None:
         options.has_container = True
         options.container = _bytes(rule.container, "container")

@@ -13,6 +13,7 @@ from tradebal.router.frames import FrameReader, Message
 from tradebal.router.interface import (
     BATCH_TRADES,
     SAMPLE_SIZE,
+    SKIPPED_SAMPLE_SIZE,
     Batch,
     Counters,
     Event,
@@ -66,6 +67,8 @@ class Router:
         self._frames = FrameReader(max_message)
         self._event: Event | None = None
         self._rejects = 0
+        self._skipped = 0
+        self._skipped_sample = b""
         self._trades = 0
         self._trade_bytes = 0
         self._writing = False  # in pump: a stage that fills up may be written
@@ -204,6 +207,7 @@ class Router:
             rejects=self._rejects,
             writes=sum(stage.writes for stage in self._stages),
             written=sum(stage.written for stage in self._stages),
+            skipped=self._skipped,
         )
 
     def shard_counters(self) -> list[ShardCounters]:
@@ -218,6 +222,11 @@ class Router:
             return None
         time_ns, shard, before = began
         return Sample(time_ns, shard, self._staged(shard) - before, b",".join(self._sampled))
+
+    def skipped_sample(self) -> bytes:
+        """Return the beginning of the first object skipped since the last call; empty if none was."""
+        sample, self._skipped_sample = self._skipped_sample, b""
+        return sample
 
     def batches(self) -> list[Batch]:
         """Return the batches completed since the last call, oldest first."""
@@ -237,9 +246,13 @@ class Router:
         if self._rule is None:
             yield Event(EventKind.MESSAGE, message.data, message.opcode)
             return
-        for data, symbol, reason in scan.findings(message.data, self._rule):
+        for data, symbol, reason, skipped in scan.findings(message.data, self._rule):
             if reason:
                 yield Event(EventKind.REJECT, data, reason=reason)
+                continue
+            if skipped:
+                self._skipped += 1
+                self._skipped_sample = self._skipped_sample or data[:SKIPPED_SAMPLE_SIZE]
                 continue
             if not symbol:
                 yield Event(EventKind.MESSAGE, data, message.opcode)

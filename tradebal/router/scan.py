@@ -57,11 +57,12 @@ class MalformedError(Exception):
 
 
 class Finding(NamedTuple):
-    """One part of a message: a trade if it has a symbol, rejected if it has a reason, else for Python to look at."""
+    """One part of a message: a trade if it has a symbol, rejected if it has a reason, skipped, or else an event."""
 
     data: bytes
     symbol: bytes = b""
     reason: str = ""
+    skipped: bool = False
 
 
 def findings(message: bytes, rule: Rule) -> Iterator[Finding]:
@@ -257,7 +258,7 @@ def _classify(record: bytes, rule: Rule) -> Finding:
             name = unescape(key)
             if name == rule.marker_key and not marked:
                 if not _is_marker(string, rule):
-                    return Finding(record)
+                    return _other(record, string, rule)
                 marked = True
             if name == rule.symbol_key and symbol is None:
                 symbol = _symbol(string)
@@ -274,6 +275,12 @@ def _is_marker(string: bytes | None, rule: Rule) -> bool:
     return string is not None and unescape(string) in rule.marker_values
 
 
+def _other(record: bytes, marker: bytes | None, rule: Rule) -> Finding:
+    """Return what becomes of an object whose marker isn't a trade's."""
+    wanted = rule.notice_values is None or marker is None or unescape(marker) in rule.notice_values
+    return Finding(record, skipped=not wanted)
+
+
 def _symbol(string: bytes | None) -> bytes:
     """Return a symbol from the inside of its string; b"" if it isn't usable."""
     return b"" if string is None else unescape(string) or b""
@@ -288,7 +295,7 @@ def _open_envelope(envelope: bytes, rule: Rule, container: bytes) -> Iterator[Fi
             name = unescape(key)
             if name == rule.marker_key and not marked:
                 if not _is_marker(string, rule):
-                    yield Finding(envelope)
+                    yield _other(envelope, string, rule)
                     return
                 marked = True
             if name == container and array is None:

@@ -145,7 +145,8 @@ ALPACA = Profile(
         Step({"T": "success", "msg": "authenticated"}, '{"action":"subscribe","trades":{subscribe_list}}'),
         Step({"T": "subscription"}),
     ),
-    rule=Rule(b"T", (b"t",), b"S"),
+    # Corrections (c) and cancels (x) come with every subscription to trades, and belong to their symbol's worker.
+    rule=Rule(b"T", (b"t", b"c", b"x"), b"S"),
     time_key="t",
     add='{"action":"subscribe","trades":{subscribe_list}}',
     remove='{"action":"unsubscribe","trades":{subscribe_list}}',
@@ -240,7 +241,18 @@ def resolve(feed: Feed) -> Profile:
         if variant.path in segments:
             profile = replace(profile, subscribe=variant.subscribe, rule=variant.rule)
             break
-    return replace(profile, url=url, subscribe=feed.subscribe or profile.subscribe)
+    rule = replace(profile.rule, notice_values=_notice_values(profile))
+    return replace(profile, url=url, subscribe=feed.subscribe or profile.subscribe, rule=rule)
+
+
+def _notice_values(profile: Profile) -> tuple[bytes, ...]:
+    """Return the markers of the objects that the profile's login and troubles recognise; the router skips all others.
+
+    A custom profile says too little for that: its provider's complaints are known only by being logged.
+    """
+    key = profile.rule.marker_key.decode()
+    fields = [step.expect for step in profile.steps] + [trouble.fields for trouble in profile.troubles]
+    return tuple(sorted({each[key].encode() for each in fields if key in each}))
 
 
 def _custom(custom: CustomFeed) -> Profile:

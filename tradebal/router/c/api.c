@@ -10,7 +10,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Layout of the structs and meaning of the functions below; native.py refuses a library of another number. */
-#define ABI 4
+#define ABI 5
 
 EXPORT uint32_t tb_abi(void);
 EXPORT uint64_t tb_size(const core_options *options);
@@ -36,6 +36,7 @@ EXPORT void tb_counters(const core *c, core_counters *counters);
 EXPORT void tb_shard_counters(const core *c, uint64_t *trades_and_bytes);
 EXPORT uint32_t tb_batches(core *c, core_batch *batches);
 EXPORT uint64_t tb_sample(core *c, uint64_t numbers[4]);
+EXPORT uint64_t tb_skipped_sample(core *c, uint64_t *offset);
 EXPORT const char *tb_variant(size_t number);
 EXPORT const char *tb_variant_in_use(void);
 EXPORT bool tb_use_variant(const char *name);
@@ -197,6 +198,15 @@ uint64_t tb_sample(core *c, uint64_t numbers[4])
     numbers[3] = (uint64_t)(sample->text - at_offset(c, 0));
     sample->size = 0;
     sample->open = false;
+    return size;
+}
+
+/* Give the place in the block of the first skipped object's beginning. Returns its size; 0 if none was skipped. */
+uint64_t tb_skipped_sample(core *c, uint64_t *offset)
+{
+    const uint64_t size = c->skipped_size;
+    *offset = (uint64_t)(c->skipped_text - at_offset(c, 0));
+    c->skipped_size = 0;
     return size;
 }
 

@@ -61,6 +61,18 @@ static slice place_bytes(layout *l, bytes_in bytes)
     return placed;
 }
 
+/* Place the values and, before them, a slice for each; returns where the slices begin. */
+static uint64_t place_values(layout *l, const bytes_in *values, size_t count)
+{
+    const uint64_t slices = place(l, count * sizeof(slice), 16);
+    for (size_t i = 0; i < count; i++) {
+        const slice value = place_bytes(l, values[i]);
+        if (l->c)
+            memcpy(at_offset(l->c, slices + i * sizeof value), &value, sizeof value);
+    }
+    return slices;
+}
+
 /* Lay everything out behind the struct, in *made too if there is a block to fill. Returns the size of it all. */
 static uint64_t lay_out(core *made, const core_options *o)
 {
@@ -74,12 +86,8 @@ static uint64_t lay_out(core *made, const core_options *o)
     c->marker_key = place_bytes(&l, o->marker_key);
     c->symbol_key = place_bytes(&l, o->symbol_key);
     c->container = place_bytes(&l, o->container);
-    c->marker_values = place(&l, o->marker_values_count * sizeof(slice), 16);
-    for (size_t i = 0; i < o->marker_values_count; i++) {
-        const slice value = place_bytes(&l, o->marker_values[i]);
-        if (made)
-            memcpy(at_offset(c, c->marker_values + i * sizeof value), &value, sizeof value);
-    }
+    c->marker_values = place_values(&l, o->marker_values, o->marker_values_count);
+    c->notice_values = place_values(&l, o->notice_values, o->notice_values_count);
     c->pins = place(&l, symbol_pin_slots(MAX_PINS) * sizeof(pin), 64);
     c->pin_symbols = place(&l, MAX_PINS_SIZE, 1);
     c->receive = place(&l, RECEIVE_SIZE + PADDING, PAGE);
@@ -167,7 +175,9 @@ void core_init(core *c, uint64_t size, const core_options *options)
     c->framing = options->framing;
     c->has_rule = options->has_rule;
     c->has_container = options->has_container;
+    c->has_notices = options->has_notices;
     c->marker_values_count = options->marker_values_count;
+    c->notice_values_count = options->notice_values_count;
     lay_out(c, options);
     symbol_set_pins(c, options->pin_symbols, options->pin_shards, options->pins_count);
     add_prefixes(c, options);
@@ -429,16 +439,37 @@ static bool key_is(const core *c, const json_member *member, slice key)
     return json_equals(member->key, member->key_size, at_offset(c, key.offset), (size_t)key.size);
 }
 
-static bool is_marker(const core *c, const json_member *member)
+/* Whether a member's value is a string among these. */
+static bool is_among(const core *c, const json_member *member, uint64_t slices, uint64_t count)
 {
-    const slice *values = (const slice *)(const void *)at_offset(c, c->marker_values);
+    const slice *values = (const slice *)(const void *)at_offset(c, slices);
     if (member->value[0] != '"')
         return false;
-    for (uint64_t i = 0; i < c->marker_values_count; i++)
+    for (uint64_t i = 0; i < count; i++)
         if (json_equals(member->value + 1, member->value_size - 2, at_offset(c, values[i].offset),
                         (size_t)values[i].size))
             return true;
     return false;
+}
+
+static bool is_marker(const core *c, const json_member *member)
+{
+    return is_among(c, member, c->marker_values, c->marker_values_count);
+}
+
+/* Hand out or skip the object at `at`, whose marker isn't a trade's. */
+static int pass_over(core *c, const u8 *object, size_t size, const json_member *marker)
+{
+    if (!c->has_notices || marker->value[0] != '"' ||
+        is_among(c, marker, c->notice_values, c->notice_values_count))
+        return hand_out(c, size, EVENT_MESSAGE, REASON_NONE);
+    c->total.skipped++;
+    if (!c->skipped_size) {
+        c->skipped_size = (uint32_t)min64(size, SKIPPED_SAMPLE_SIZE);
+        memcpy(c->skipped_text, object, c->skipped_size);
+    }
+    go_behind(c, size);
+    return GO_ON;
 }
 
 /* Add trades that were staged to the sample, as many whole ones as fit. `text` begins with one, and holds `size` bytes
@@ -492,7 +523,7 @@ static int route_object(core *c, const u8 *object, size_t size)
     while (!(marked && named) && (more = json_next_member(object, size, &behind, variant->span, &member)) > 0) {
         if (!marked && key_is(c, &member, c->marker_key)) {
             if (!is_marker(c, &member))
-                return hand_out(c, size, EVENT_MESSAGE, REASON_NONE);
+                return pass_over(c, object, size, &member);
             marked = true;
         }
         if (!named && key_is(c, &member, c->symbol_key)) {
@@ -542,7 +573,7 @@ static int enter_envelope(core *c, const u8 *object, size_t size)
     while ((more = json_next_member(object, size, &behind, variant->span, &member)) > 0) {
         if (!marked && key_is(c, &member, c->marker_key)) {
             if (!is_marker(c, &member))
-                return hand_out(c, size, EVENT_MESSAGE, REASON_NONE);
+                return pass_over(c, object, size, &member);
             marked = true;
         }
         if (!found && key_is(c, &member, c->container)) {

@@ -13,6 +13,9 @@ typedef struct {
     bytes_in marker_key, symbol_key, container;
     const bytes_in *marker_values;
     size_t marker_values_count;
+    bool has_notices;
+    const bytes_in *notice_values;
+    size_t notice_values_count;
     const bytes_in *pin_symbols;
     const uint32_t *pin_shards;
     size_t pins_count;

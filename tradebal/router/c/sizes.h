@@ -10,6 +10,7 @@
 #define BATCH_TRADES 8192
 #define BATCHES_KEPT 1024
 #define SAMPLE_SIZE ((size_t)8 << 10)
+#define SKIPPED_SAMPLE_SIZE ((size_t)256)
 
 /* Staged bytes above which pump writes a shard before its turn comes, and the most that a shard holds. */
 #define STAGE_THRESHOLD ((size_t)64 << 10)

@@ -66,7 +66,7 @@ typedef struct {
 } core_batch;
 
 typedef struct {
-    uint64_t reads, bytes, frames, messages, trades, trade_bytes, rejects, writes, written;
+    uint64_t reads, bytes, frames, messages, trades, trade_bytes, rejects, writes, written, skipped;
 } core_counters;
 
 /* Some of the trades that were routed: see tradebal.router.interface.Sample. */
@@ -102,10 +102,12 @@ typedef struct core {
     uint64_t max_message;
     uint32_t shards;
     int32_t framing;
-    bool has_rule, has_container;
+    bool has_rule, has_container, has_notices;
     slice marker_key, symbol_key, container;
     uint64_t marker_values; /* slices */
     uint64_t marker_values_count;
+    uint64_t notice_values; /* likewise */
+    uint64_t notice_values_count;
     uint64_t pins, pin_symbols; /* room for as many as there may be */
     uint64_t pin_slots;         /* a power of two; 0: no pins */
     uint64_t shard_table, looked_up, brackets, batches, receive, assembly;
@@ -145,6 +147,8 @@ typedef struct core {
     uint64_t batch_began_ns, batch_reads, batch_frames, batch_bytes;
     uint64_t batches_first, batches_count;
     core_sample sample;
+    uint32_t skipped_size; /* of skipped_text; 0: nothing was skipped since it was handed out */
+    u8 skipped_text[SKIPPED_SAMPLE_SIZE];
 } core;
 
 static inline u8 *at_offset(const core *c, uint64_t offset)
