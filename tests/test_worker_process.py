@@ -273,6 +273,25 @@ def test_what_a_dead_balancer_left_in_its_fifo_is_handled_before_its_successors_
     assert bench.seen() == [*trades(range(2000)), b"closed"]
 
 
+def test_worker_that_was_paused_for_long_reads_the_old_fifo_to_its_end_before_it_opens_the_new_one(bench):
+    balancer = bench.balancer()
+    worker = bench.worker()
+    worker.says("opened: shard=0")
+    for first in range(0, 5000, 1000):  # a pause that begins between two waits shows nothing
+        os.kill(worker.pid, signal.SIGSTOP)
+        balancer.write(lines(range(first, first + 500)))
+        balancer.close()
+        balancer = bench.balancer()
+        balancer.write(lines(range(first + 500, first + 1000)))
+        # Its longest wait (metrics.interval) ends meanwhile, so that epoll_wait returns nothing afterwards.
+        began = time.monotonic()
+        until(lambda began=began: time.monotonic() > began + 0.2, "the worker's wait to be over")
+        os.kill(worker.pid, signal.SIGCONT)
+        until(lambda seen=first + 1000: len(bench.seen()) >= seen, f"{first + 1000} trades")
+    assert worker.stop() == 0
+    assert bench.seen() == [*trades(range(5000)), b"closed"]
+
+
 def test_new_fifo_is_found_even_if_somebody_still_holds_the_old_one(bench):
     old = bench.balancer()
     worker = bench.worker()

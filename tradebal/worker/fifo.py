@@ -73,6 +73,10 @@ class FifoReader:
             return False
         return (status.st_dev, status.st_ino) != self._identity
 
+    def unread(self) -> int:
+        """Return how many bytes are in the FIFO."""
+        return pipes.unread(self.fd)
+
     def peek(self) -> bytes:
         """Return a copy of the FIFO's first bytes, at most `most`; none if there are none. They stay in the FIFO."""
         try:

@@ -149,8 +149,12 @@ class Worker:
         elif self._fifo.fd < 0:
             self._open()
         elif self._fifo.replaced():
-            # Nothing is left in the old one, and whoever may still hold it open has a successor.
-            self._end()
+            # A worker that was stopped (SIGSTOP) for longer than its wait gets no event for what came meanwhile. Its
+            # writer has a successor, so nothing more can come once the FIFO is seen to be empty.
+            if self._fifo.unread() > self._buffer.left:
+                self._unseen = True
+            else:
+                self._end()
 
     def _wait(self, seconds: float) -> None:
         """Wait for something new in the FIFO, its end, or a signal."""
@@ -248,10 +252,13 @@ class Worker:
             self._series.handled(batch, time.perf_counter() - began, time.time_ns())
 
     def _call(self, method: str, call: Callable[[], None], data: bytes, *, stop: bool = True) -> bool:
-        """Call the handler; returns whether it came back without an exception."""
+        """Call the handler; returns whether it came back without an exception.
+
+        sys.exit() in a handler counts as an exception: its status would tell the supervisor something untrue.
+        """
         try:
             call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._series.exceptions += 1
             self._failures.error(
                 "handler failed: shard=%d handler=%s call=%s bytes=%d begins=%r error=%s",
