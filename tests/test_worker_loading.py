@@ -35,6 +35,24 @@ class Alien:
         pass
 
 
+class Stray:
+    pass
+
+
+class Counts(Handler):
+    def __init__(self, context):
+        int("seven")
+
+
+class Leaves(Handler):
+    def __init__(self, context):
+        raise SystemExit(2)
+
+
+def without_context():
+    pass
+
+
 class Breaks(Handler):
     def __init__(self, context):
         {}["missing"]
@@ -83,10 +101,24 @@ def test_module_in_the_current_directory_is_found(here):
         ("own_handlers:number", {}, "number is int, not a class", ""),
         ("own_handlers:Alien", {}, "is not a handler", "derive the class from tradebal.handlers.Handler"),
         ("own_handlers:Breaks", {}, "can't be made: KeyError: 'missing' at=", ""),
-        ("own_handlers:Good", {}, "missing a required argument: 'size'", "its options: size, colour (default 'red')"),
-        ("own_handlers:Good", {"size": 1, "sise": 2}, "unexpected keyword argument 'sise'", "its options: size"),
-        ("own_handlers:Good", {"size": -1}, "[worker.options]: size = -1: must not be negative", "its options"),
-        ("own_handlers:Outer.Inner", {"x": 1}, "unexpected keyword argument 'x'", "it takes no options"),
+        ("own_handlers:Stray", {}, "is not a handler", "derive the class from tradebal.handlers.Handler"),
+        (
+            "own_handlers:Counts",
+            {},
+            "can't be made: ValueError: invalid literal for int() with base 10: 'seven' at=",
+            "",
+        ),
+        ("own_handlers:Leaves", {}, "can't be made: SystemExit: 2 at=", ""),
+        ("own_handlers:without_context", {}, "takes no context", "first parameter"),
+        ("own_handlers:Good", {}, "the option 'size' is missing", "its options: size, colour (default 'red')"),
+        ("own_handlers:Good", {"size": 1, "sise": 2}, "there is no option 'sise'", "its options: size"),
+        (
+            "own_handlers:Good",
+            {"size": -1},
+            ": ValueError: size = -1: must not be negative at=",
+            "its options",
+        ),
+        ("own_handlers:Outer.Inner", {"x": 1}, "there is no option 'x'", "it takes no options"),
         ("tradebal.handlers:Count", {"interval": "1"}, "interval = '1': must be a number", "interval (default 10.0)"),
     ],
 )

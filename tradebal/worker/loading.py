@@ -6,7 +6,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tradebal.errors import UserError
@@ -26,8 +26,13 @@ def load_handler(spec: str, options: Mapping[str, Any], context: Context) -> Han
     except UserError:
         raise
     except ValueError as error:
-        raise _error(spec, f"[worker.options]: {error}", hint=_takes(factory)) from None
-    except Exception as error:
+        takes = _takes(factory)
+        if not takes:  # so it can't be about an option
+            raise _error(spec, f"can't be made: {describe(error)}") from None
+        # One of ours words its own options; in others' code, the line tells whose ValueError it is.
+        ours = getattr(factory, "__module__", "").startswith("tradebal.")
+        raise _error(spec, f"[worker.options]: {error if ours else describe(error)}", hint=takes) from None
+    except (Exception, SystemExit) as error:
         raise _error(spec, f"can't be made: {describe(error)}") from None
     if not isinstance(handler, Handler):
         raise _error(spec, "is not a handler", hint="derive the class from tradebal.handlers.Handler")
@@ -37,13 +42,31 @@ def load_handler(spec: str, options: Mapping[str, Any], context: Context) -> Han
 def find_handler(spec: str, options: Mapping[str, Any]) -> Any:
     """Import the class and compare the options with its signature, without making one; UserError as `load_handler`."""
     factory = _find(spec)
+    if isinstance(factory, type) and not issubclass(factory, Handler):
+        raise _error(spec, "is not a handler", hint="derive the class from tradebal.handlers.Handler")
     try:
-        inspect.signature(factory).bind(None, **options)  # None stands for the context
-    except TypeError as error:
-        raise _error(spec, f"[worker.options]: {error}", hint=_takes(factory)) from None
-    except ValueError:
-        pass  # a callable without a known signature: calling it will show
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):
+        return factory  # a callable without a known signature: calling it will show
+    # In our words, since Python's differ between its versions.
+    if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+        raise _error(spec, "takes no context", hint="its first parameter is the tradebal.handlers.Context")
+    if wrong := _mismatch(parameters, options):
+        hint = _takes(factory) or "it takes no options"
+        raise _error(spec, f"[worker.options]: {wrong}", hint=hint)
     return factory
+
+
+def _mismatch(parameters: Sequence[inspect.Parameter], options: Mapping[str, Any]) -> str:
+    """Return which option is unknown or missing for a callable that gets the context first, "" if none is."""
+    rest = parameters if parameters[0].kind is inspect.Parameter.VAR_POSITIONAL else parameters[1:]
+    by_name = {p.name: p for p in rest if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in rest)
+    unknown = [name for name in options if name not in by_name]
+    if unknown and not takes_any:
+        return f"there is no option {unknown[0]!r}"
+    missing = [name for name, p in by_name.items() if p.default is p.empty and name not in options]
+    return f"the option {missing[0]!r} is missing" if missing else ""
 
 
 def describe(error: BaseException, module: str = "") -> str:
@@ -101,6 +124,7 @@ def _file(module_name: str) -> str:
 
 
 def _takes(factory: Any) -> str:
+    """Return the names and defaults of the options, "" if there are none or they can't be known."""
     try:
         parameters = list(inspect.signature(factory).parameters.values())[1:]
     except (TypeError, ValueError):
@@ -110,7 +134,7 @@ def _takes(factory: Any) -> str:
         for p in parameters
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     )
-    return f"its options: {names}" if names else "it takes no options"
+    return f"its options: {names}" if names else ""
 
 
 def _error(spec: str, what: str, hint: str = "") -> UserError:
