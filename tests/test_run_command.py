@@ -42,13 +42,14 @@ def start(tmp_path, configuration):
     """Start `tradebal run` as a process of its own; what it prints goes to a file."""
     processes = []
 
-    def run(*args, conf=configuration, **env):
+    def run(*args, conf=configuration, cwd=None, **env):
         file = tmp_path / f"tradebal-{len(processes)}.toml"
         file.write_text(config.dump(conf))
         log = tmp_path / f"log-{len(processes)}"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tradebal", "run", "--config", str(file), *args],
+                cwd=cwd,
                 stdout=out,
                 stderr=out,
                 env=os.environ | {"TMPDIR": str(tmp_path)} | env,
@@ -123,6 +124,32 @@ def test_a_worker_that_is_killed_comes_back(start, configuration):
     assert "worker-0 ended unasked: signal=SIGKILL" in log.read_text()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0, log.read_text()
+
+
+PLANTED = """
+import os
+from pathlib import Path
+Path(__file__).with_name(f"ran-{os.getpid()}").touch()
+raise ImportError("planted")
+"""
+OWN_HANDLER = """
+from tradebal.handlers import Handler
+
+class Own(Handler):
+    pass
+"""
+
+
+def test_a_module_in_the_current_directory_never_takes_an_installed_ones_place(start, configuration, tmp_path):
+    for name in ("orjson", "sdnotify", "websocket", "prometheus_client"):
+        (tmp_path / f"{name}.py").write_text(PLANTED)
+    (tmp_path / "own_handler.py").write_text(OWN_HANDLER)
+    process, log = start("--handler", "own_handler:Own", cwd=tmp_path, TRADEBAL_FEED_KEY="hunter2")
+    waiting.until(lambda: all_up(configuration) or process.poll() is not None, "the start")
+    assert process.poll() is None, log.read_text()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, log.read_text()
+    assert list(tmp_path.glob("ran-*")) == []
 
 
 def test_only_the_balancer_gets_the_key_and_no_command_line_has_it(start, configuration):

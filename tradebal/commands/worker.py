@@ -12,8 +12,8 @@ examples:
   tradebal worker 3                                  the configured handler
   tradebal worker 3 --handler mybars:Bars            class Bars in mybars.py of the current directory
 
-A handler derives from tradebal.handlers.Handler. Its module is looked for in the current directory first, then
-where Python finds modules. The worker may be started before the balancer, and either may restart alone.
+A handler derives from tradebal.handlers.Handler. Its module is looked for where Python finds modules, then in
+the current directory. The worker may be started before the balancer, and either may restart alone.
 SIGTERM or Ctrl-C ends it orderly: what is in the FIFO is handled first.
 """
 

@@ -24,11 +24,13 @@ def units(shards: int, file: Path) -> list[Unit]:
     """Return the balancer, a worker for each shard, and the exporter, all with the configuration in `file`.
 
     The balancer stops first, so that the workers can read their FIFOs to the end; the exporter last, so that the final
-    figures can be fetched. Only the balancer gets the feed's key.
+    figures can be fetched. Only the balancer gets the feed's key, and none imports what lies in the current directory
+    (-P): a file named orjson.py there would run beside the key. A worker puts that directory last on its path, for
+    its handler. (-I would also leave out PYTHONPATH and the user's own packages, where tradebal may be installed.)
     """
 
     def unit(name: str, stage: int, stop_timeout: float, *arguments: str) -> Unit:
-        command = (sys.executable, "-m", "tradebal", *arguments, "--config", str(file))
+        command = (sys.executable, "-P", "-m", "tradebal", *arguments, "--config", str(file))
         env = {} if arguments[0] == "balancer" else {"TRADEBAL_FEED_KEY": None, "CREDENTIALS_DIRECTORY": None}
         return Unit(name, command, stage, stop_timeout, env)
 

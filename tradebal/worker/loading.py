@@ -18,7 +18,7 @@ _KEY = "[worker] handler"
 def load_handler(spec: str, options: Mapping[str, Any], context: Context) -> Handler:
     """Import the class and make the handler; UserError (code 2) says what is wrong with name, class or options.
 
-    Modules in the current directory can be imported, as with `python -m`.
+    Modules in the current directory can be imported where none that is installed has their name.
     """
     factory = find_handler(spec, options)
     try:
@@ -94,7 +94,7 @@ def _find(spec: str) -> Any:
     if not module_name or not class_name:
         raise _error(spec, "isn't of the form package.module:Class")
     if "" not in sys.path:
-        sys.path.insert(0, "")
+        sys.path.append("")  # last, so that no file there takes the place of a module that is installed
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
