@@ -430,6 +430,27 @@ def test_ticks_come_when_nothing_does_and_under_load(bench):
     worker.kill()
 
 
+SHOWS_COLLECTOR = """
+import gc
+from tradebal.handlers import Handler
+
+
+class Shows(Handler):
+    def on_trades(self, batch):
+        self.context.log.info("collector: frozen=%s first=%d", gc.get_freeze_count() > 10_000, gc.get_threshold()[0])
+"""
+
+
+def test_the_garbage_collector_leaves_alone_what_was_imported_and_seldom_looks_at_trades(bench):
+    (bench.directory / "shows.py").write_text(SHOWS_COLLECTOR)
+    bench.configure("", handler="shows:Shows")
+    balancer = bench.balancer()
+    worker = bench.worker()
+    balancer.write(lines(range(1)))
+    worker.says("collector: frozen=True first=100000")
+    assert worker.stop() == 0
+
+
 def test_every_series_is_there_before_the_first_trade(bench):
     bench.worker().says("waiting for the balancer")
     path = bench.directory / "metrics" / "worker-0.prom"

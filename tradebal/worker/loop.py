@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -39,6 +40,8 @@ _DRAIN = 5.0
 """Seconds that a stopping worker goes on reading from a balancer that goes on writing."""
 _FINISH = 2.0
 """Further seconds that it waits for the rest of a record whose beginning it has."""
+_GC_THRESHOLDS = 100_000, 20, 20
+"""For gc.set_threshold, whose default of 700 has the collector look at each decoded batch many times over."""
 _SHOWN = 200
 """Bytes of a batch that a log line shows."""
 
@@ -100,6 +103,10 @@ class Worker:
         """Work until SIGTERM or SIGINT; returns the exit status: 0, or 1 if the handler failed at the end."""
         with self._signals():
             try:
+                # What was imported lives until the end, so the collector need not visit it again and again.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(*_GC_THRESHOLDS)
                 self._log.info("worker started: shard=%d handler=%s pid=%d", self._shard, self._spec, os.getpid())
                 status = self._work()
             finally:
