@@ -10,12 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from make_config import meanings, shown
-
 import tradebal
 from tradebal import cli, config
+from tradebal.config.sample import meanings, shown
 
 _WHAT_IT_IS = """\
 tradebal keeps the one connection that providers of market data let an account open, never falls behind, and hands each

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tradebal
+from tradebal.config.sample import sample
 
 PYTHONS = ("3.11", "3.12", "3.13")
 """Versions of Python that a package serves, without a hole between: of Debian 12, Ubuntu 24.04 and Debian 13."""
@@ -114,7 +115,7 @@ def stage_system() -> None:
         for file in [SOURCE / "grafana" / part, *(SOURCE / "grafana" / part).rglob("*")]:
             if file.is_file():
                 _place(ROOT / "usr/share/tradebal" / file.relative_to(SOURCE), file.read_bytes())
-    _place(ROOT / "etc/tradebal/tradebal.toml", _run(sys.executable, HERE / "make_config.py").encode())
+    _place(ROOT / "etc/tradebal/tradebal.toml", sample(system=True).encode())
 
 
 def stage_documents() -> None:

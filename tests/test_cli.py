@@ -79,7 +79,8 @@ def test_the_configuration_imports_only_the_standard_library():
     script = "import sys, tradebal.config; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True, timeout=60)
     ours = {name for name in done.stdout.split() if name.startswith("tradebal")}
-    assert {name for name in ours if not name.startswith("tradebal.config")} == {"tradebal", "tradebal.errors"}
+    beside = {name for name in ours if not name.startswith("tradebal.config")}
+    assert beside == {"tradebal", "tradebal.errors", "tradebal.stream", "tradebal.stream.framing"}
 
 
 def test_a_user_error_is_one_line_with_its_hint_and_exit_status(command, capsys):
@@ -168,3 +169,17 @@ def test_a_broken_configuration_is_one_error_line(tmp_path):
     done = tradebal_command("check", "--config", str(file))
     assert done.returncode == 2
     assert done.stderr == (f"tradebal: error: {file}: shards.count = 0: must be a whole number from 1 to 1024\n")
+
+
+def test_init_writes_a_sample_that_changes_nothing_and_overwrites_nothing(tmp_path):
+    file = tmp_path / "tradebal.toml"
+    assert tradebal_command("init", str(file)).returncode == 0
+    assert config.load(file) == config.Config()
+    assert "#max_message = " in file.read_text()
+    assert tradebal_command("init").stdout == file.read_text()
+    file.write_text("mine")
+    done = tradebal_command("init", str(file))
+    assert (done.returncode, file.read_text()) == (1, "mine")
+    assert done.stderr == (
+        f"tradebal: error: {file} exists\ntradebal: hint: name another file, or move this one away\n"
+    )

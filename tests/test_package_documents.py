@@ -8,12 +8,12 @@ import pytest
 
 from tests.packages import SOURCE
 from tradebal import cli, config
+from tradebal.config.sample import sample
 
 
 @pytest.fixture(scope="module")
 def default_file():
-    command = [sys.executable, SOURCE / "packaging/make_config.py"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sample(system=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "balancer, workers and exporter in the foreground, without systemd",
     "demo": "a simulated market open, balanced before your eyes",
     "top": "what a running system does, live on your terminal",
+    "init": "write a sample configuration, each key explained",
     "check": "the effective configuration, and whether this system is fit for it",
     "shard": "on which shard a symbol is",
     "balancer": "keep the one connection, and hand each trade to its shard",

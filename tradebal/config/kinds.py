@@ -7,7 +7,7 @@ import keyword
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -182,11 +182,11 @@ class Text(Kind):
 
 
 class Choice(Kind):
-    """One of a few names."""
+    """One of the names that a `Literal` type lists, which so stand once, in the field's own type."""
 
-    def __init__(self, *names: str) -> None:
-        self.names = names
-        self.allowed = "one of " + ", ".join(map(_quote, names))
+    def __init__(self, literal: Any) -> None:
+        self.names: tuple[str, ...] = get_args(literal)
+        self.allowed = "one of " + ", ".join(map(_quote, self.names))
 
     def read(self, value: object) -> str:
         """See `Kind.read`."""

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tradebal.config import kinds
+from tradebal.stream.framing import Framing
 
-PROFILES = ("massive", "polygon", "alpaca", "coinbase", "kraken", "custom")
+Profile = Literal["massive", "polygon", "alpaca", "coinbase", "kraken", "custom"]
+Tls = Literal["auto", "kernel", "user"]
+WhenFull = Literal["drop", "block"]
+OnError = Literal["continue", "stop"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 _MIB = 1 << 20
-
-
 _GIB = 1 << 30
 
 
@@ -58,7 +62,7 @@ class LoginStep:
 
 @dataclass(frozen=True)
 class CustomFeed:
-    """What a profile would say, for a provider that has none."""
+    """Describes a feed for which there is no profile."""
 
     trade_key: str = field(
         metadata=_key(kinds.Text(), "Key of an object that tells what it is, such as `ev`."),
@@ -80,7 +84,7 @@ class CustomFeed:
         default=None,
         metadata=_key(
             kinds.Text(),
-            "Key of a trade that holds its time (a number since the epoch, or RFC 3339), for the figures on lag.",
+            "Key of a trade that holds its time (a number since the epoch, or RFC 3339), for the metrics on lag.",
         ),
     )
     login: tuple[LoginStep, ...] = field(
@@ -89,16 +93,13 @@ class CustomFeed:
     )
 
 
-Tls = Literal["auto", "kernel", "user"]
-
-
 @dataclass(frozen=True)
 class Feed:
     """The provider, and how the one connection to it is kept."""
 
     profile: str = field(
         default="massive",
-        metadata=_key(kinds.Choice(*PROFILES), "How to log in and subscribe, and where trades and symbols are."),
+        metadata=_key(kinds.Choice(Profile), "How to log in and subscribe, and where trades and symbols are."),
     )
     url: str = field(
         default="",
@@ -122,7 +123,7 @@ class Feed:
     tls: Tls = field(
         default="auto",
         metadata=_key(
-            kinds.Choice(*get_args(Tls)),
+            kinds.Choice(Tls),
             "Who decrypts wss://: the kernel, OpenSSL in the balancer's process, or the kernel where it can.",
         ),
     )
@@ -148,7 +149,7 @@ class Feed:
     )
     custom: CustomFeed | None = field(
         default=None,
-        metadata=_key(Table(CustomFeed), 'What a profile would say; goes with `profile = "custom"`.'),
+        metadata=_key(Table(CustomFeed), 'Describes the feed in place of a profile; requires `profile = "custom"`.'),
     )
 
 
@@ -173,13 +174,13 @@ class Shards:
     )
     pipe_size: int = field(
         default=64 * _MIB,
-        metadata=_key(kinds.Size(1 << 12, 1 << 31), "Capacity of each FIFO; what the system granted is logged."),
+        metadata=_key(kinds.Size(1 << 12, 1 << 31), "Capacity of each FIFO; the log shows what the kernel granted."),
     )
-    framing: Literal["ndjson", "length32"] = field(
+    framing: Framing = field(
         default="ndjson",
         metadata=_key(
-            kinds.Choice("ndjson", "length32"),
-            "How a trade is told from the next: each on a line, or each behind its length as 4 bytes, little-endian.",
+            kinds.Choice(Framing),
+            "How records are delimited: each on a line, or each after its length as 4 bytes, little-endian.",
         ),
     )
     pin: Mapping[str, int] = field(
@@ -208,10 +209,10 @@ class Overflow:
         default=_GIB,
         metadata=_key(kinds.Size(0, 1 << 50), "Most that may wait for one shard beyond its FIFO."),
     )
-    when_full: Literal["drop", "block"] = field(
+    when_full: WhenFull = field(
         default="drop",
         metadata=_key(
-            kinds.Choice("drop", "block"),
+            kinds.Choice(WhenFull),
             "At the limit: drop that shard's newest trades, counted exactly; or stop reading until there is room.",
         ),
     )
@@ -229,11 +230,11 @@ class Worker:
         default_factory=dict,
         metadata=_key(kinds.Options(), "Keyword arguments for the handler; what they mean is up to it."),
     )
-    on_error: Literal["continue", "stop"] = field(
+    on_error: OnError = field(
         default="continue",
         metadata=_key(
-            kinds.Choice("continue", "stop"),
-            "After an exception in the handler: go on behind the batch, or stop and leave it to the next start.",
+            kinds.Choice(OnError),
+            "After an exception in the handler: continue after the batch, or stop and leave it to the next start.",
         ),
     )
     read_size: int = field(
@@ -247,7 +248,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How the figures of all units get out."""
+    """How the metrics of all units are published."""
 
     address: str = field(
         default="127.0.0.1:9570",
@@ -255,7 +256,7 @@ class Metrics:
     )
     interval: float = field(
         default=1.0,
-        metadata=_key(kinds.Seconds(0.05, 60), "Time between two writes of a unit's figures."),
+        metadata=_key(kinds.Seconds(0.05, 60), "Time between two writes of a unit's metrics."),
     )
 
     @property
@@ -273,11 +274,9 @@ class Metrics:
 class Log:
     """What each unit writes to its log."""
 
-    level: Literal["debug", "info", "warning", "error"] = field(
+    level: LogLevel = field(
         default="info",
-        metadata=_key(
-            kinds.Choice("debug", "info", "warning", "error"), "Least importance of the lines that are written."
-        ),
+        metadata=_key(kinds.Choice(LogLevel), "Lowest level of the log lines that are written."),
     )
     statistics: bool = field(
         default=True,
@@ -307,7 +306,7 @@ class Config:
     )
     metrics: Metrics = field(
         default_factory=Metrics,
-        metadata=_key(Table(Metrics), "How the figures of all units get out."),
+        metadata=_key(Table(Metrics), "How the metrics of all units are published."),
     )
     log: Log = field(
         default_factory=Log,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from tradebal.errors import UserError
-from tradebal.router.interface import Router, RouterFactory, Rule
+from tradebal.router.interface import MAX_MESSAGE, Router, RouterFactory, Rule
 from tradebal.stream.framing import Framing
 
 CHOICE_VARIABLE = "TRADEBAL_ROUTER"
@@ -24,7 +24,7 @@ def make_router(
     *,
     framing: Framing = "ndjson",
     pins: Mapping[bytes, int] | None = None,
-    max_message: int = 64 << 20,
+    max_message: int = MAX_MESSAGE,
 ) -> Router:
     """Return the fastest router that there is, or the one that `TRADEBAL_ROUTER` names.
 

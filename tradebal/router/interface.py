@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from tradebal.config import Feed
 from tradebal.stream.framing import Framing
+
+MAX_MESSAGE = Feed.max_message
+"""Longest message in bytes that a router accepts unless told otherwise."""
 
 MAX_DEPTH = 1024
 """Deepest nesting of objects and arrays that is followed inside a message."""
@@ -274,6 +278,6 @@ class RouterFactory(Protocol):
         *,
         framing: Framing = "ndjson",
         pins: Mapping[bytes, int] | None = None,
-        max_message: int = 64 << 20,
+        max_message: int = MAX_MESSAGE,
     ) -> Router:
         """Make a router; ValueError where an argument is out of its range."""

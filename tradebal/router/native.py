@@ -10,7 +10,17 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from tradebal.router.interface import Batch, Counters, Event, EventKind, Rule, Sample, ShardCounters, Status
+from tradebal.router.interface import (
+    MAX_MESSAGE,
+    Batch,
+    Counters,
+    Event,
+    EventKind,
+    Rule,
+    Sample,
+    ShardCounters,
+    Status,
+)
 from tradebal.router.symbols import check_pins
 from tradebal.stream.framing import MAX_RECORD, Framing
 
@@ -148,7 +158,7 @@ class Router:
         *,
         framing: Framing = "ndjson",
         pins: Mapping[bytes, int] | None = None,
-        max_message: int = 64 << 20,
+        max_message: int = MAX_MESSAGE,
     ) -> None:
         """Make a router; ValueError where an argument is out of its range, MemoryError where there is no room."""
         if not 1 <= shards <= _MAX_SHARDS:

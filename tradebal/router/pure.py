@@ -12,6 +12,7 @@ from tradebal.router import scan
 from tradebal.router.frames import FrameReader, Message
 from tradebal.router.interface import (
     BATCH_TRADES,
+    MAX_MESSAGE,
     SAMPLE_SIZE,
     SKIPPED_SAMPLE_SIZE,
     Batch,
@@ -50,7 +51,7 @@ class Router:
         *,
         framing: Framing = "ndjson",
         pins: Mapping[bytes, int] | None = None,
-        max_message: int = 64 << 20,
+        max_message: int = MAX_MESSAGE,
     ) -> None:
         if not 1 <= shards <= MAX_SHARDS:
             raise ValueError(f"shards is {shards}, must be 1 to {MAX_SHARDS}")

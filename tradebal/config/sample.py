@@ -1,4 +1,4 @@
-"""Prints the default configuration file, each key explained, which packages install as /etc/tradebal/tradebal.toml."""
+"""Writes the sample configuration, each key explained, for `tradebal init` and for packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import textwrap
 from collections.abc import Iterator
 
-from tradebal import config
+from tradebal.config.keys import KeyInfo, declared_keys
+from tradebal.config.tables import Config, CustomFeed, Feed
 
 EXAMPLES = {
     "feed.url": '"wss://socket.massive.com/stocks"',
@@ -23,26 +24,37 @@ EXAMPLES = {
 """What to show for a key that has no default, or none that would tell anything."""
 
 _HEAD = """\
-What tradebal does: tradebal.toml(5). Each key stands here with its default, or with an example where it has none,
-behind a "#": take that away, and change the value. "tradebal check" tells what is wrong with this file.
+Configuration of tradebal. Each key is shown with its default, or with an example where it has no default, after a "#":
+remove the "#" and change the value. "tradebal check" reports what is wrong with this file and with this machine.
 
 Sizes are numbers of bytes, or strings such as "64MiB". Durations are numbers of seconds. Paths are absolute.
 
+"""
+
+_SYSTEM = """\
 The provider's key is not in this file: it is the first line of /etc/credstore/feed-key.
 
 After a change: systemctl daemon-reload && systemctl restart tradebal.target
+tradebal.toml(5) describes every key.
+"""
+
+_OWN = """\
+The provider's key is not in this file: put it into the environment variable TRADEBAL_FEED_KEY.
+
+Use it: tradebal run --config THIS-FILE
 """
 
 
-def default_file() -> str:
-    """Return the file's text."""
-    return "\n".join(_lines()) + "\n"
+def sample(*, system: bool = False) -> str:
+    """Return the file's text; with `system`, as packages install it for the systemd services."""
+    return "\n".join(_lines(_HEAD + (_SYSTEM if system else _OWN))) + "\n"
 
 
 def meanings() -> dict[str, str]:
     """Return what each table of the configuration is about, by its path."""
-    found = {field.name: field.metadata["doc"] for field in dataclasses.fields(config.Config) if field.metadata}
-    for cls, path in ((config.Feed, "feed."), (config.CustomFeed, "feed.custom.")):
+    found = {field.name: field.metadata["doc"] for field in dataclasses.fields(Config) if field.metadata}
+    tables: tuple[tuple[type, str], ...] = ((Feed, "feed."), (CustomFeed, "feed.custom."))
+    for cls, path in tables:
         for field in dataclasses.fields(cls):
             if dataclasses.is_dataclass(getattr(field.metadata.get("kind"), "cls", None)):
                 suffix = "[]" if field.metadata["kind"].many else ""
@@ -50,15 +62,15 @@ def meanings() -> dict[str, str]:
     return found
 
 
-def shown(key: config.KeyInfo) -> str:
+def shown(key: KeyInfo) -> str:
     """Return the value to show for a key, as TOML."""
     return EXAMPLES.get(key.path) or key.default
 
 
-def _lines() -> Iterator[str]:
-    yield from _comment(_HEAD)
+def _lines(head: str) -> Iterator[str]:
+    yield from _comment(head)
     table = ""
-    for key in config.declared_keys():
+    for key in declared_keys():
         where, _, name = key.path.rpartition(".")
         if where != table:
             table = where
@@ -80,7 +92,3 @@ def _header(table: str) -> str:
 def _comment(text: str) -> Iterator[str]:
     for line in text.replace("`", "").splitlines():
         yield from textwrap.wrap(line, 116, initial_indent="# ", subsequent_indent="# ") or ["#"]
-
-
-if __name__ == "__main__":
-    print(default_file(), end="")
