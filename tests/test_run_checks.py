@@ -175,10 +175,10 @@ def test_pipes_above_the_limits_are_told_with_the_sysctl_that_raises_them():
     assert "fs.pipe-max-size=" in finding.text
 
 
-def test_a_full_overflow_directory_is_told_before_it_is_full(configuration):
-    assert only(checks.check_space(configuration)).level is Level.OK
+def test_more_overflow_than_this_machine_has_memory_is_a_warning(configuration):
+    assert only(checks.check_overflow_memory(configuration)).level is Level.OK
     overflow = dataclasses.replace(configuration.overflow, limit=1 << 50)
-    finding = only(checks.check_space(dataclasses.replace(configuration, overflow=overflow)))
+    finding = only(checks.check_overflow_memory(dataclasses.replace(configuration, overflow=overflow)))
     assert finding.level is Level.WARN
     assert "overflow.limit" in finding.fix
 

@@ -145,7 +145,7 @@ class Balancer:
         except OSError as error:
             raise UserError(
                 f"overflow: no memory file can be made for shard {fifo.shard}: {error.strerror}",
-                hint="raise the limit on open files (LimitNOFILE=, ulimit -n): each shard takes three descriptors",
+                hint="raise the limit on open files (LimitNOFILE=, ulimit -n): each shard takes four descriptors",
             ) from None
         if overflow.size:
             _log.info("overflow: shard=%d took over=%d bytes", fifo.shard, overflow.size)

@@ -203,11 +203,17 @@ class Overflow:
 
     directory: Path = field(
         default=Path("/var/lib/tradebal/overflow"),
-        metadata=_key(kinds.AbsolutePath("directory"), "Holds each shard's overflow file, and `rejects.ndjson`."),
+        metadata=_key(
+            kinds.AbsolutePath("directory"), "Holds `rejects.ndjson`. (What waits for a worker waits in memory.)"
+        ),
     )
     limit: int = field(
         default=_GIB,
-        metadata=_key(kinds.Size(0, 1 << 50), "Most that may wait for one shard beyond its FIFO."),
+        metadata=_key(
+            kinds.Size(0, 1 << 50),
+            "Most that may wait in memory for one shard, beyond its FIFO; all shards together may take `shards.count` "
+            "times as much.",
+        ),
     )
     when_full: WhenFull = field(
         default="drop",

@@ -9,7 +9,6 @@ import os
 import pwd
 import resource
 import shlex
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,7 +33,8 @@ _TRIED_PIPES = 16
 _GOOD_BUFFER = 16 << 20
 """Receive buffer in bytes that holds 150 ms of a market open at 100 MB/s."""
 
-_DESCRIPTORS_PER_SHARD = 2
+_DESCRIPTORS_PER_SHARD = 4
+"""The FIFO, its overflow's memory file, and the two files of marks."""
 _DESCRIPTORS_BESIDE = 64
 
 _CAP_SYS_ADMIN = 21
@@ -69,7 +69,7 @@ def findings(config: Config, env: Mapping[str, str] = os.environ) -> Iterator[Fi
     yield from check_lock(run.shards.directory)
     own = run.overflow.directory if run.overflow.directory != overflow else None
     yield from check_directory("overflow.directory", overflow, own=own)
-    yield from check_space(config)
+    yield from check_overflow_memory(config)
     yield from check_spread(config)
     yield from check_pipes(config.shards.count, config.shards.pipe_size)
     yield from check_descriptors(config.shards.count)
@@ -163,23 +163,22 @@ def check_lock(directory: Path) -> Iterator[Finding]:
         os.close(fd)
 
 
-def check_space(config: Config) -> Iterator[Finding]:
-    """Whether the overflow directory's file system has room for what the limit allows."""
-    existing = nearest_existing(config.overflow.directory)
-    try:
-        free = shutil.disk_usage(existing).free
-    except OSError:
-        return
+def check_overflow_memory(config: Config) -> Iterator[Finding]:
+    """Whether this machine has the memory that all shards' overflow together may take."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Balancer, workers and everything else on the machine need memory as well.
+    bearable = machine // 2
     wanted = config.overflow.limit * config.shards.count
-    if free < wanted:
+    if wanted > bearable:
         yield Finding(
             Level.WARN,
-            "overflow space",
-            f"{_about(free)} free in {existing}; overflow.limit × shards.count = {write_size(wanted)}",
-            f"make room, or set overflow.limit to at most {_about(free // config.shards.count)}",
+            "overflow memory",
+            f"{write_size(wanted)} may wait in memory (overflow.limit × shards.count); this machine has "
+            f"{_about(machine)}",
+            f"set overflow.limit to at most {_about(bearable // config.shards.count)}",
         )
     else:
-        yield Finding(Level.OK, "overflow space", f"{_about(free)} free in {existing}, {write_size(wanted)} allowed")
+        yield Finding(Level.OK, "overflow memory", f"{write_size(wanted)} allowed, of {_about(machine)}")
 
 
 def check_pipes(count: int, wanted: int) -> Iterator[Finding]:
