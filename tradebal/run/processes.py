@@ -32,7 +32,8 @@ def units(shards: int, file: Path) -> list[Unit]:
     def unit(name: str, stage: int, stop_timeout: float, *arguments: str) -> Unit:
         command = (sys.executable, "-P", "-m", "tradebal", *arguments, "--config", str(file))
         env = {} if arguments[0] == "balancer" else {"TRADEBAL_FEED_KEY": None, "CREDENTIALS_DIRECTORY": None}
-        return Unit(name, command, stage, stop_timeout, env)
+        # So a balancer that is killed or restarted loses nothing of what waits for workers.
+        return Unit(name, command, stage, stop_timeout, env, keeps_descriptors=arguments[0] == "balancer")
 
     return [
         unit("balancer", 0, _BALANCER_STOP, "balancer"),

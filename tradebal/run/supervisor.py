@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from tradebal.run.store import Store
 from tradebal.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Unit:
     """Seconds from SIGTERM to SIGKILL."""
     env: Mapping[str, str | None] = field(default_factory=dict)
     """Changes to the environment; None removes."""
+    keeps_descriptors: bool = False
+    """Whether descriptors that it parks outlive it, as with systemd's FileDescriptorStoreMax=."""
 
 
 class State(enum.Enum):
@@ -90,12 +93,15 @@ class Supervisor:
         self._env = dict(os.environ if env is None else env)
         self._outputs = (stdout, stderr)
         self._on_change = on_change
-        self._children = [_Child(unit) for unit in units]
+        self._children = [_Child(unit, store=Store() if unit.keeps_descriptors else None) for unit in units]
         self._poll = select.poll()
         self._by_pidfd: dict[int, _Child] = {}
         self._wakeup = Wakeup()
         self._done = Wakeup()
         self._poll.register(self._wakeup, select.POLLIN)
+        self._stores = {child.store.fileno(): child.store for child in self._children if child.store}
+        for fd in self._stores:
+            self._poll.register(fd, select.POLLIN)
         self._stop_asked = False
         self._kill_asked = False
         self._status = 0
@@ -138,6 +144,8 @@ class Supervisor:
             self._thread.join()
         for wakeup in (self._wakeup, self._done):
             wakeup.close()
+        for store in self._stores.values():
+            store.close()
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -152,6 +160,7 @@ class Supervisor:
                 self._start(child)
             while any(child.alive or child.start_at is not None for child in self._children):
                 self._turn()
+            self._report_lost()
         except BaseException:
             # Nothing may outlive a supervisor that gives up because of a mistake in it or in on_change.
             self._status = 1
@@ -170,6 +179,8 @@ class Supervisor:
         for fd, _ in self._poll.poll(timeout):
             if fd == self._wakeup.fileno():
                 self._wakeup.take()
+            elif fd in self._stores:
+                self._stores[fd].receive()
             else:
                 self._ended(self._by_pidfd[fd])
         if self._stop_asked:
@@ -197,8 +208,14 @@ class Supervisor:
         changes = child.unit.env
         env = {k: v for k, v in self._env.items() if changes.get(k, "") is not None}
         env |= {k: v for k, v in changes.items() if v is not None}
+        kept: dict[str, int] = {}
+        if child.store is not None:
+            child.store.receive()  # what the process before it sent last
+            kept = child.store.kept
+            env |= child.store.env
         stdout, stderr = self._outputs
-        launcher = [sys.executable, "-I", "-S", str(_CHILD), str(os.getpid())]
+        passed = ",".join(f"{name}:{fd}" for name, fd in kept.items())
+        launcher = [sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()), passed]
         child.started_at = time.monotonic()
         child.start_at = None
         try:
@@ -208,6 +225,7 @@ class Supervisor:
                 stdout=stdout,
                 stderr=stderr,
                 env=env,
+                pass_fds=tuple(kept.values()),
                 start_new_session=True,
             )
         except OSError as error:
@@ -250,6 +268,16 @@ class Supervisor:
         child.start_at = time.monotonic() + delay
         self._tell(child, State.FAILED, f"{why} restart_in={delay:g}s", pid, logging.WARNING)
 
+    def _report_lost(self) -> None:
+        """Log what was kept for a next process and has none, now that all have ended."""
+        for child in self._children:
+            if child.store is None:
+                continue
+            child.store.receive()
+            if lost := child.store.unread():
+                self._status = self._status or 1
+                _log.error("%s lost=%d bytes that nobody took before everything stopped", child.unit.name, lost)
+
     def _kill(self, child: _Child) -> None:
         child.kill_group()
         if child.stopping and child.kill_at is None:
@@ -271,6 +299,7 @@ class _Child:
     """A unit and what is known of its present process."""
 
     unit: Unit
+    store: Store | None = None
     process: subprocess.Popen[bytes] | None = None
     pidfd: int = -1
     started_at: float = 0.0
