@@ -37,7 +37,6 @@ _DESCRIPTORS_PER_SHARD = 4
 """The FIFO, its overflow's memory file, and the two files of marks."""
 _DESCRIPTORS_BESIDE = 64
 
-_CAP_SYS_ADMIN = 21
 _CAP_SYS_RESOURCE = 24
 
 
