@@ -14,7 +14,8 @@ CHOICE_VARIABLE = "TRADEBAL_ROUTER"
 """Environment variable that forces one implementation: "native" or "python"."""
 
 HOW_TO_GET_NATIVE = (
-    "install gcc, then tradebal again: pip install --force-reinstall tradebal (in its source: make clean setup)"
+    "install gcc and the C library's headers (Debian: gcc, libc6-dev), then tradebal again from where it came: "
+    "make clean setup in a checkout, else pip install --force-reinstall FILE"
 )
 
 
